@@ -1,0 +1,7 @@
+//! From HTTP exchanges to a contract that a person can read.
+//!
+//! `redact` turns a raw exchange into an [`observation::Observation`], which cannot hold a raw
+//! value; everything after it (statistics, inference, rendering, storage) sees observations only.
+#![forbid(unsafe_code)]
+
+pub mod observation;
