@@ -4,4 +4,13 @@
 //! value; everything after it (statistics, inference, rendering, storage) sees observations only.
 #![forbid(unsafe_code)]
 
+pub mod infer;
+pub mod knowledge;
 pub mod observation;
+pub mod openapi;
+pub mod redact;
+pub mod summary;
+pub mod uac;
+
+#[cfg(test)]
+mod described;

@@ -1,0 +1,154 @@
+//! Names: of parameters from their parents, of operations from method and template, of components.
+
+use std::collections::BTreeSet;
+
+/// Words that stand before the resources of an API and name none.
+pub(crate) fn is_prefix(text: &str) -> bool {
+    matches!(
+        text.to_ascii_lowercase().as_str(),
+        "api" | "apis" | "rest" | "public" | "internal" | "private" | "service" | "services" | "web"
+    ) || is_version(text)
+}
+
+/// `v1`, `v2.1`, `v1beta1`
+pub(crate) fn is_version(text: &str) -> bool {
+    let mut chars = text.chars();
+    matches!(chars.next(), Some('v' | 'V')) && chars.next().is_some_and(|c| c.is_ascii_digit())
+}
+
+const UNCOUNTABLE: [&str; 14] = [
+    "news", "status", "address", "access", "process", "progress", "series", "species", "analysis",
+    "dns", "https", "business", "class", "settings",
+];
+
+pub(crate) fn is_plural(word: &str) -> bool {
+    let word = last_word(word).to_ascii_lowercase();
+    if UNCOUNTABLE.contains(&word.as_str()) {
+        return false;
+    }
+    matches!(word.as_str(), "people" | "children" | "data" | "media" | "indices" | "criteria")
+        || (word.len() > 2 && word.ends_with('s') && !word.ends_with("ss") && !word.ends_with("us"))
+}
+
+pub(crate) fn singular(word: &str) -> String {
+    let lower = last_word(word).to_ascii_lowercase();
+    let stem = |cut: usize, add: &str| {
+        let end = word.len().saturating_sub(cut);
+        format!("{}{add}", word.get(..end).unwrap_or(word))
+    };
+    if !is_plural(word) {
+        return word.to_owned();
+    }
+    match lower.as_str() {
+        "people" => stem(6, "person"),
+        "children" => stem(3, ""),
+        "indices" => stem(4, "ex"),
+        "criteria" => stem(1, "on"),
+        "data" | "media" => word.to_owned(),
+        "movies" | "cookies" | "series" | "ties" => stem(1, ""),
+        _ if lower.ends_with("ies") && lower.len() > 4 => stem(3, "y"),
+        _ if ["sses", "shes", "ches", "xes", "zzes", "statuses"].iter().any(|e| lower.ends_with(e)) => {
+            stem(2, "")
+        }
+        _ => stem(1, ""),
+    }
+}
+
+/// The part after the last joint of a compound (`line-items` -> `items`).
+fn last_word(text: &str) -> &str {
+    text.rsplit(['-', '_', '.', ' ']).next().unwrap_or(text)
+}
+
+/// `line-items` -> `LineItems`; only letters and digits remain.
+pub(crate) fn pascal(text: &str) -> String {
+    let mut out = String::new();
+    for part in text.split(|c: char| !c.is_ascii_alphanumeric()).filter(|p| !p.is_empty()) {
+        let mut chars = part.chars();
+        if let Some(first) = chars.next() {
+            out.push(first.to_ascii_uppercase());
+            out.push_str(chars.as_str());
+        }
+    }
+    out
+}
+
+/// `line-items` -> `lineItems`
+pub(crate) fn camel(text: &str) -> String {
+    let pascal = pascal(text);
+    let mut chars = pascal.chars();
+    match chars.next() {
+        Some(first) => format!("{}{}", first.to_ascii_lowercase(), chars.as_str()),
+        None => String::new(),
+    }
+}
+
+/// `name`, or `name2`, `name3`, ... where it is taken; takes it.
+pub(crate) fn unique(name: &str, taken: &mut BTreeSet<String>) -> String {
+    let mut candidate = name.to_owned();
+    let mut number = 1u32;
+    while !taken.insert(candidate.clone()) {
+        number += 1;
+        candidate = format!("{name}{number}");
+    }
+    candidate
+}
+
+/// A segment as far as names care.
+#[derive(Clone, Debug)]
+pub(crate) enum Part {
+    Static(String),
+    Parameter(String),
+}
+
+/// An operation's id, not yet unique. `is_list`: the response is a list.
+pub(crate) fn operation_id(method: &str, parts: &[Part], is_list: bool) -> String {
+    let nouns: Vec<&Part> =
+        parts.iter().filter(|p| !matches!(p, Part::Static(t) if is_prefix(t))).collect();
+    let is_item = matches!(nouns.last(), Some(Part::Parameter(_)));
+    // A resource is named in the singular where a parameter picks one of it.
+    let mut words: Vec<String> = Vec::new();
+    for (at, part) in nouns.iter().enumerate() {
+        if let Part::Static(text) = part {
+            let is_picked = matches!(nouns.get(at + 1), Some(Part::Parameter(_)));
+            words.push(pascal(&if is_picked { singular(text) } else { text.clone() }));
+        } else if at == 0 || matches!(nouns.get(at.wrapping_sub(1)), Some(Part::Parameter(_))) {
+            if let Part::Parameter(name) = part {
+                words.push(format!("By{}", pascal(name)));
+            }
+        }
+    }
+    let last_static = nouns.last().and_then(|p| match p {
+        Part::Static(text) => Some(text.as_str()),
+        Part::Parameter(_) => None,
+    });
+    let verb = match method {
+        "get" if is_item => "get",
+        "get" if is_list || last_static.is_some_and(is_plural) => "list",
+        "get" => "get",
+        "post" => {
+            // `POST /orders/{orderId}/cancel` -> `cancelOrder`
+            let after_item = nouns.len() >= 2
+                && matches!(nouns.get(nouns.len() - 2), Some(Part::Parameter(_)));
+            if let Some(action) = last_static
+                && after_item
+                && !is_plural(action)
+            {
+                words.pop();
+                return format!("{}{}", camel(action), words.concat());
+            }
+            if last_static.is_some_and(is_plural) {
+                if let (Some(last), Some(text)) = (words.last_mut(), last_static) {
+                    *last = pascal(&singular(text));
+                }
+                "create"
+            } else {
+                "post"
+            }
+        }
+        "put" => "replace",
+        "patch" => "update",
+        other => other,
+    };
+    let name = words.concat();
+    format!("{verb}{}", if name.is_empty() { "Root".to_owned() } else { name })
+}

@@ -1,0 +1,293 @@
+//! One operation from the statistics of one method at one place.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{
+    InferOptions, Latency, Media, Operation, Parameter, Place, Provenance, RequestBody, Response,
+    confidence, names, schema,
+    security::Schemes,
+    templates::{self, Segment, Variable},
+};
+use crate::{
+    knowledge::endpoint::{BodyStats, Field, FieldSet, MethodStats},
+    observation::{Formats, Method},
+};
+
+/// A place's template and its parameters, the same for all its methods.
+pub(crate) struct Template {
+    pub text: String,
+    pub parameters: Vec<Parameter>,
+    parts: Vec<names::Part>,
+    notes: Vec<String>,
+    certainty: f64,
+}
+
+impl Template {
+    pub fn of(place: &templates::Place, options: &InferOptions) -> Self {
+        let mut own = Self {
+            text: String::new(),
+            parameters: Vec::new(),
+            parts: Vec::new(),
+            notes: Vec::new(),
+            certainty: place.certainty,
+        };
+        let mut taken = BTreeSet::new();
+        for segment in &place.segments {
+            own.text.push('/');
+            match segment {
+                Segment::Static(text) => {
+                    own.text.push_str(&escape(text));
+                    own.parts.push(names::Part::Static(text.clone()));
+                }
+                Segment::Parameter(variable) => {
+                    let name = names::unique(&own.name(variable), &mut taken);
+                    own.text.push_str(&format!("{{{name}}}{}", escape(&variable.suffix)));
+                    own.parts.push(names::Part::Parameter(name.clone()));
+                    let note = if variable.is_placeholder {
+                        Some("May be a fixed segment: seen too seldom to show its text.".to_owned())
+                    } else {
+                        (variable.produced * 2 > variable.values.count)
+                            .then(|| "Its values come from earlier responses.".to_owned())
+                    };
+                    if variable.is_placeholder {
+                        own.notes.push(format!(
+                            "`{{{name}}}` may stand for a fixed segment whose text was withheld."
+                        ));
+                    }
+                    own.parameters.push(Parameter {
+                        name,
+                        place: Place::Path,
+                        is_required: true,
+                        schema: schema::of_values(&variable.values, options),
+                        samples: variable.values.count,
+                        note,
+                    });
+                }
+            }
+        }
+        if own.text.is_empty() || place.has_trailing_slash {
+            own.text.push('/');
+        }
+        own
+    }
+
+    /// `/users/{userId}`, `/repos/{repo}`, `/reports/{date}`
+    fn name(&self, variable: &Variable) -> String {
+        let formats = variable.values.common_formats();
+        let parent = match self.parts.last() {
+            Some(names::Part::Static(text)) if !names::is_prefix(text) => {
+                let noun = names::camel(&names::singular(text));
+                noun.chars().next().is_some_and(|c| c.is_ascii_alphabetic()).then_some(noun)
+            }
+            _ => None,
+        };
+        let is_id = formats.contains(Formats::INTEGER)
+            || formats.contains(Formats::UUID)
+            || (variable.values.min_length >= 16 && variable.values.min_length == variable.values.max_length);
+        if formats.contains(Formats::DATE) && !is_id {
+            return "date".to_owned();
+        }
+        match (parent, is_id) {
+            (Some(parent), true) => format!("{parent}Id"),
+            (Some(parent), false) => parent,
+            (None, true) => "id".to_owned(),
+            (None, false) => "name".to_owned(),
+        }
+    }
+
+    fn tag(&self) -> Option<String> {
+        self.parts.iter().find_map(|p| match p {
+            names::Part::Static(text) if !names::is_prefix(text) => Some(text.clone()),
+            _ => None,
+        })
+    }
+}
+
+/// Braces belong to parameters, and a template has neither query nor fragment.
+fn escape(text: &str) -> String {
+    text.replace('{', "%7B").replace('}', "%7D").replace('?', "%3F").replace('#', "%23")
+}
+
+pub(crate) fn method_name(method: Method) -> &'static str {
+    match method {
+        Method::Get => "get",
+        Method::Head => "head",
+        Method::Post => "post",
+        Method::Put => "put",
+        Method::Patch => "patch",
+        Method::Delete => "delete",
+        Method::Options => "options",
+        Method::Trace => "trace",
+        Method::Connect => "connect",
+        Method::Other => "other",
+    }
+}
+
+/// `HEAD` beside `GET` says nothing new; `OPTIONS` is an operation only where it answers
+/// something of its own.
+pub(crate) fn is_operation(method: Method, stats: &MethodStats, place: &templates::Place) -> bool {
+    match method {
+        Method::Get | Method::Post | Method::Put | Method::Patch | Method::Delete => true,
+        Method::Head => !place.methods.contains_key(&Method::Get),
+        Method::Options => stats.responses.iter().any(|(status, response)| {
+            (200..300).contains(status)
+                && response.body.media.values().any(|m| m.json + m.json_lines > 0)
+        }),
+        Method::Trace => stats.responses.keys().any(|s| (200..300).contains(s)),
+        Method::Connect | Method::Other => false,
+    }
+}
+
+pub(crate) fn build(
+    template: &Template,
+    method: Method,
+    stats: &MethodStats,
+    schemes: &mut Schemes,
+    taken_ids: &mut BTreeSet<String>,
+    options: &InferOptions,
+) -> Operation {
+    let mut parameters = template.parameters.clone();
+    for (place, set) in
+        [(Place::Query, &stats.query), (Place::Header, &stats.headers), (Place::Cookie, &stats.cookies)]
+    {
+        parameters.extend(fields(place, set, stats.success, options));
+    }
+    let responses = responses(stats, options);
+    let is_list = stats.responses.iter().any(|(status, response)| {
+        (200..300).contains(status)
+            && response.body.media.values().any(|m| m.schema.arrays.is_some() && m.json > 0)
+    });
+    let name = method_name(method);
+    let id = names::operation_id(name, &template.parts, is_list);
+    let provenance = Provenance {
+        samples: stats.count,
+        complete: stats.complete,
+        bytes_lost: stats.bytes_lost,
+        first_seen: stats.first_seen,
+        last_seen: stats.last_seen,
+    };
+    Operation {
+        template: template.text.clone(),
+        method,
+        operation_id: names::unique(&id, taken_ids),
+        tag: template.tag(),
+        summary: format!("{} {}", name.to_uppercase(), template.text),
+        notes: notes(template, stats),
+        parameters,
+        request_body: request_body(stats, options),
+        responses,
+        security: schemes.security(&stats.credentials, stats.success),
+        confidence: confidence::operation(&provenance, template.certainty),
+        provenance,
+        template_certainty: template.certainty,
+        latency: latency(&stats.latency),
+    }
+}
+
+fn notes(template: &Template, stats: &MethodStats) -> Vec<String> {
+    let mut notes = template.notes.clone();
+    if stats.count < 5 {
+        notes.push(format!("Seen {} times only.", stats.count));
+    }
+    if template.certainty < 0.7 {
+        notes.push("Which path segments are parameters is uncertain.".to_owned());
+    }
+    if stats.complete < stats.count {
+        notes.push(format!("{} of {} exchanges were not seen whole.", stats.count - stats.complete, stats.count));
+    }
+    let credentials = &stats.credentials;
+    if credentials.accepted.is_empty() && credentials.refused_anonymous > 0 && credentials.anonymous == 0 {
+        notes.push("Refused callers without a credential; no accepted credential was recognised.".to_owned());
+    }
+    notes
+}
+
+fn fields(place: Place, set: &FieldSet, success: u64, options: &InferOptions) -> Vec<Parameter> {
+    let mut found: BTreeMap<String, Parameter> = BTreeMap::new();
+    for (_, field) in set.fields.iter() {
+        if let Some(name) = field_name(field) {
+            found.insert(name.to_owned(), parameter(name, place, field, success, options));
+        }
+    }
+    found.into_values().collect()
+}
+
+fn field_name(field: &Field) -> Option<&str> {
+    let name = &field.name;
+    if name.is_class || name.is_personal { None } else { name.text().filter(|t| !t.is_empty()) }
+}
+
+fn parameter(name: &str, place: Place, field: &Field, calls: u64, options: &InferOptions) -> Parameter {
+    let values = schema::of_values(&field.values, options);
+    let is_array = field.repeated > 0 && place == Place::Query;
+    Parameter {
+        name: name.to_owned(),
+        place,
+        // Absence in a single successful call is proof enough that it may be absent.
+        is_required: field.present >= calls && calls >= options.min_required_samples,
+        schema: if is_array { schema::array_of(values) } else { values },
+        samples: field.present,
+        note: None,
+    }
+}
+
+fn request_body(stats: &MethodStats, options: &InferOptions) -> Option<RequestBody> {
+    let content = content(&stats.request, options);
+    if content.is_empty() {
+        return None;
+    }
+    let is_required =
+        stats.request.empty == 0 && stats.request.count >= options.min_required_samples;
+    Some(RequestBody { is_required, content })
+}
+
+fn content(body: &BodyStats, options: &InferOptions) -> BTreeMap<String, Media> {
+    let mut content = BTreeMap::new();
+    for (name, media) in &body.media {
+        let name = match name {
+            Some(name) => name.as_str(),
+            None if media.json > 0 => "application/json",
+            None => "application/octet-stream",
+        };
+        let schema = schema::of_media(media, options);
+        let entry = Media { schema, samples: media.count, truncated: media.truncated };
+        content.entry(name.to_owned()).or_insert(entry);
+    }
+    content
+}
+
+fn responses(stats: &MethodStats, options: &InferOptions) -> BTreeMap<u16, Response> {
+    stats
+        .responses
+        .iter()
+        .filter(|(status, _)| **status >= 100)
+        .map(|(status, response)| {
+            let headers = response
+                .headers
+                .fields
+                .iter()
+                .filter_map(|(_, field)| {
+                    let name = field_name(field)?;
+                    let header = parameter(name, Place::Header, field, response.count, options);
+                    Some((name.to_owned(), header))
+                })
+                .collect();
+            let content = content(&response.body, options);
+            (*status, Response { samples: response.count, headers, content })
+        })
+        .collect()
+}
+
+fn latency(bits: &BTreeMap<u8, u64>) -> Option<Latency> {
+    let total: u64 = bits.values().sum();
+    let quantile = |per_cent: u64| {
+        let mut below = 0;
+        bits.iter()
+            .find(|(_, n)| {
+                below += **n;
+                below * 100 >= total * per_cent
+            })
+            .map(|(bits, _)| 1u64.checked_shl(u32::from(*bits)).unwrap_or(u64::MAX))
+    };
+    Some(Latency { p50_us: quantile(50)?, p95_us: quantile(95)?, p99_us: quantile(99)? })
+}

@@ -1,0 +1,493 @@
+//! Which segments are parameters: decided jointly, over the whole trie, from statistics only.
+//!
+//! The children of one place are judged together. Those of an obviously variable shape are the
+//! parameter's values. The others form clusters of like behaviour, and each cluster collects
+//! evidence for and against being values (see [`weigh`]); a positive sum makes it part of the
+//! parameter. What stays static keeps its own subtree, so a static segment with a behaviour of
+//! its own stands beside the parameter. All values of a parameter merge, subtrees included,
+//! before the next level is judged.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{
+    likeness::{Behaviour, items_listed, jaccard},
+    names,
+};
+use crate::{
+    knowledge::{
+        endpoint::MethodStats,
+        kept::{Bounds, Key},
+        paths::{Child, PathNode},
+        token::{self, TokenStats},
+        value::ValueStats,
+    },
+    observation::Method,
+};
+
+/// Combining for rendering gives nothing up.
+pub(crate) const UNBOUNDED: Bounds = Bounds { words: usize::MAX, others: usize::MAX, level: 0 };
+
+#[derive(Clone, Debug)]
+pub(crate) enum Segment {
+    Static(String),
+    Parameter(Box<Variable>),
+}
+
+/// A parameter of a path.
+#[derive(Clone, Debug)]
+pub(crate) struct Variable {
+    pub values: ValueStats,
+    pub suffix: String,
+    /// Samples whose value came from an earlier response.
+    pub produced: u64,
+    /// Nothing says that it varies: its text was withheld.
+    pub is_placeholder: bool,
+}
+
+/// A place with operations.
+#[derive(Clone, Debug)]
+pub(crate) struct Place {
+    pub segments: Vec<Segment>,
+    /// The least certain decision on the way.
+    pub certainty: f64,
+    pub has_trailing_slash: bool,
+    pub methods: BTreeMap<Method, MethodStats>,
+}
+
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Decided {
+    pub places: Vec<Place>,
+    pub unmatched: u64,
+    pub withheld: u64,
+    pub undecided: u64,
+}
+
+pub(crate) fn decide(paths: &PathNode, misses: &PathNode) -> Decided {
+    let mut decided = Decided::default();
+    walk(paths, misses, &mut Vec::new(), 1.0, &mut decided);
+    decided
+}
+
+fn walk(
+    node: &PathNode,
+    misses: &PathNode,
+    prefix: &mut Vec<Segment>,
+    certainty: f64,
+    decided: &mut Decided,
+) {
+    settle_place(node, misses, prefix, certainty, decided);
+    let groups = group(node, prefix, decided);
+    let mut below: Vec<PathNode> = groups.iter().map(|_| PathNode::default()).collect();
+    for (key, child) in misses.children.iter() {
+        let suffix = child.suffix.as_ref().map_or("", |s| s.as_str());
+        // Static beats parameter.
+        let at = groups.iter().position(|g| g.keys.contains(key)).or_else(|| {
+            groups.iter().position(|g| {
+                matches!(&g.segment, Segment::Parameter(v) if v.suffix == suffix || !g.has_suffix)
+            })
+        });
+        match at.and_then(|at| below.get_mut(at)) {
+            Some(below) => below.combine(&child.node, UNBOUNDED),
+            None => decided.unmatched += child.node.total(),
+        }
+    }
+    if let Some(overflow) = misses.children.overflow() {
+        let at = groups.iter().position(|g| matches!(&g.segment, Segment::Parameter(v) if v.suffix.is_empty()));
+        match at.and_then(|at| below.get_mut(at)) {
+            Some(below) => below.combine(&overflow.node, UNBOUNDED),
+            None => decided.unmatched += overflow.node.total(),
+        }
+    }
+    for (group, misses) in groups.into_iter().zip(below) {
+        prefix.push(group.segment);
+        walk(&group.node, &misses, prefix, certainty.min(group.certainty), decided);
+        prefix.pop();
+    }
+}
+
+/// The operations of one place, with the failures of calls to it.
+fn settle_place(
+    node: &PathNode,
+    misses: &PathNode,
+    prefix: &[Segment],
+    certainty: f64,
+    decided: &mut Decided,
+) {
+    for (method, stats) in &misses.methods {
+        if !node.methods.contains_key(method) {
+            decided.unmatched += stats.count;
+        }
+    }
+    if node.methods.is_empty() {
+        return;
+    }
+    let (slashes, count) =
+        node.methods.values().fold((0, 0), |(s, n), m| (s + m.trailing_slash, n + m.count));
+    let methods = node
+        .methods
+        .iter()
+        .map(|(method, stats)| {
+            let mut stats = (**stats).clone();
+            if let Some(failures) = misses.methods.get(method) {
+                stats.combine(failures, UNBOUNDED);
+            }
+            (*method, stats)
+        })
+        .collect();
+    decided.places.push(Place {
+        segments: prefix.to_vec(),
+        certainty,
+        has_trailing_slash: !prefix.is_empty() && slashes * 2 > count,
+        methods,
+    });
+}
+
+/// Children that are one segment of a template.
+struct Group {
+    segment: Segment,
+    keys: BTreeSet<Key>,
+    has_suffix: bool,
+    certainty: f64,
+    node: PathNode,
+}
+
+/// One child before it is judged.
+struct Candidate<'a> {
+    key: Key,
+    child: &'a Child,
+    behaviour: Behaviour,
+}
+
+fn group(node: &PathNode, prefix: &[Segment], decided: &mut Decided) -> Vec<Group> {
+    let mut suffixes: BTreeMap<&str, Vec<Candidate<'_>>> = BTreeMap::new();
+    for (key, child) in node.children.iter() {
+        let suffix = child.suffix.as_ref().map_or("", |s| s.as_str());
+        let behaviour = Behaviour::of(&child.node);
+        suffixes.entry(suffix).or_default().push(Candidate { key: *key, child, behaviour });
+    }
+    if node.children.overflow().is_some() {
+        suffixes.entry("").or_default();
+    }
+    let surroundings = Surroundings::of(node, prefix);
+    let mut groups = Vec::new();
+    for (suffix, candidates) in suffixes {
+        let overflow = node.children.overflow().filter(|_| suffix.is_empty());
+        group_suffix(suffix, candidates, overflow, &surroundings, &mut groups, decided);
+    }
+    join_suffixes(groups)
+}
+
+/// A suffix is structure where it is the only one, or where what answers differs (`{id}.json`,
+/// `{id}.xml`). Where values of several suffixes behave alike, it is part of the value.
+fn join_suffixes(groups: Vec<Group>) -> Vec<Group> {
+    let is_parameter = |g: &Group| matches!(g.segment, Segment::Parameter(_));
+    let (mut parameters, statics): (Vec<_>, Vec<_>) = groups.into_iter().partition(is_parameter);
+    let has_several = parameters.len() > 1 || statics.iter().filter(|g| g.has_suffix).count() > 0;
+    if parameters.is_empty() || !has_several {
+        parameters.extend(statics);
+        return parameters;
+    }
+    let mut whole = parameters.remove(0);
+    let mut behaviour = Behaviour::of(&whole.node);
+    let mut apart = Vec::new();
+    for group in parameters.into_iter().chain(statics) {
+        let own = Behaviour::of(&group.node);
+        let likeness = behaviour.likeness(&own);
+        let is_alike = likeness.degree >= 0.6 && (likeness.is_informed || is_parameter(&group));
+        if !group.has_suffix || !is_alike {
+            apart.push(group);
+            continue;
+        }
+        behaviour.absorb(&own);
+        whole.node.combine(&group.node, UNBOUNDED);
+        whole.keys.extend(group.keys);
+        whole.has_suffix = false;
+        if let Segment::Parameter(variable) = &mut whole.segment {
+            variable.suffix.clear();
+            if let Segment::Parameter(other) = &group.segment {
+                variable.values.combine(&other.values);
+            }
+            variable.values.formats = Default::default();
+        }
+    }
+    apart.insert(0, whole);
+    apart
+}
+
+/// What is known of the parent.
+struct Surroundings {
+    /// Nothing but prefixes (`api`, `v1`) stands before: resources are named here.
+    is_resource_level: bool,
+    follows_parameter: bool,
+    follows_plural: bool,
+    items: Vec<BTreeSet<u64>>,
+}
+
+impl Surroundings {
+    fn of(node: &PathNode, prefix: &[Segment]) -> Self {
+        let last = prefix.last();
+        Self {
+            is_resource_level: prefix
+                .iter()
+                .all(|s| matches!(s, Segment::Static(text) if names::is_prefix(text))),
+            follows_parameter: matches!(last, Some(Segment::Parameter(_))),
+            follows_plural: matches!(last, Some(Segment::Static(t)) if names::is_plural(t)),
+            items: items_listed(node),
+        }
+    }
+}
+
+fn group_suffix(
+    suffix: &str,
+    candidates: Vec<Candidate<'_>>,
+    overflow: Option<&Child>,
+    surroundings: &Surroundings,
+    groups: &mut Vec<Group>,
+    decided: &mut Decided,
+) {
+    let (variable, named): (Vec<_>, Vec<_>) =
+        candidates.into_iter().partition(|c| c.child.token.is_class);
+    let mut values = Values::default();
+    let mut statics: BTreeMap<String, Group> = BTreeMap::new();
+    for candidate in &variable {
+        match fixed(candidate, surroundings) {
+            Some(text) => stay(format!("{text}{suffix}"), suffix, candidate, 0.8, &mut statics),
+            None => values.take(candidate, 0.97),
+        }
+    }
+    if let Some(overflow) = overflow {
+        values.take_overflow(overflow);
+    }
+    // The largest cluster first: what it settles is known to those after it.
+    let mut clusters = clusters(named);
+    clusters.sort_by_key(|c| std::cmp::Reverse(c.len()));
+    let mut known = values.behaviour.clone();
+    for cluster in clusters {
+        let score = weigh(&cluster, known.as_ref(), overflow.is_some(), surroundings);
+        if score > 0.0 {
+            let known = known.get_or_insert_default();
+            cluster.iter().for_each(|c| known.absorb(&c.behaviour));
+        }
+        let certainty = 1.0 / (1.0 + (-score.abs()).exp());
+        for candidate in &cluster {
+            let text = candidate.child.token.text().map(|t| format!("{t}{suffix}"));
+            match text {
+                Some(text) if score <= 0.0 => {
+                    decided.undecided += u64::from(score.abs() < 0.5);
+                    stay(text, suffix, candidate, certainty, &mut statics);
+                }
+                // A static segment that has no name to be shown by, or a value.
+                _ => {
+                    if score <= 0.0 {
+                        decided.withheld += 1;
+                        values.placeholders += 1;
+                    }
+                    values.take(candidate, if score > 0.0 { certainty } else { 1.0 - certainty });
+                }
+            }
+        }
+    }
+    groups.extend(statics.into_values());
+    groups.extend(values.into_group(suffix));
+}
+
+fn stay(
+    text: String,
+    suffix: &str,
+    candidate: &Candidate<'_>,
+    certainty: f64,
+    statics: &mut BTreeMap<String, Group>,
+) {
+    let group = statics.entry(text.clone()).or_insert_with(|| Group {
+        segment: Segment::Static(text),
+        keys: BTreeSet::new(),
+        has_suffix: !suffix.is_empty(),
+        certainty,
+        node: PathNode::default(),
+    });
+    group.keys.insert(candidate.key);
+    group.node.combine(&candidate.child.node, UNBOUNDED);
+}
+
+/// The text of a value that never varied, of a shape that usually does: a version
+/// (`/api/2/users`, `/ws/1.1/albums`). Below a plural it is one item, called again and again.
+fn fixed<'a>(candidate: &'a Candidate<'_>, surroundings: &Surroundings) -> Option<&'a str> {
+    let child = candidate.child;
+    let [one] = child.values.distinct.listed() else { return None };
+    let is_fraction = candidate.key.hash == token::DECIMAL_CLASS;
+    let is_fixed = child.token.count >= if is_fraction { 3 } else { 8 }
+        && (is_fraction || !surroundings.follows_plural);
+    if !is_fixed || child.token.is_personal {
+        return None;
+    }
+    one.text.as_ref().map(|t| t.as_str()).or(child.token.text())
+}
+
+/// The values of the parameter, as they come together.
+#[derive(Default)]
+struct Values {
+    node: PathNode,
+    values: Option<ValueStats>,
+    behaviour: Option<Behaviour>,
+    keys: BTreeSet<Key>,
+    produced: u64,
+    members: u64,
+    placeholders: u64,
+    certainty: Option<f64>,
+}
+
+impl Values {
+    fn take(&mut self, candidate: &Candidate<'_>, certainty: f64) {
+        self.keys.insert(candidate.key);
+        self.behaviour.get_or_insert_default().absorb(&candidate.behaviour);
+        self.merge(candidate.child, certainty);
+    }
+
+    fn take_overflow(&mut self, child: &Child) {
+        self.behaviour.get_or_insert_default().absorb(&Behaviour::of(&child.node));
+        self.merge(child, 0.95);
+    }
+
+    fn merge(&mut self, child: &Child, certainty: f64) {
+        self.node.combine(&child.node, UNBOUNDED);
+        self.values.get_or_insert_default().combine(&child.values);
+        self.produced += child.token.produced;
+        self.members += 1;
+        // The best established member establishes the parameter.
+        self.certainty = Some(self.certainty.map_or(certainty, |c| c.max(certainty)));
+    }
+
+    fn into_group(self, suffix: &str) -> Option<Group> {
+        let values = self.values?;
+        Some(Group {
+            segment: Segment::Parameter(Box::new(Variable {
+                values,
+                suffix: suffix.to_owned(),
+                produced: self.produced,
+                is_placeholder: self.members == self.placeholders,
+            })),
+            keys: self.keys,
+            has_suffix: !suffix.is_empty(),
+            certainty: self.certainty.unwrap_or(0.5),
+            node: self.node,
+        })
+    }
+}
+
+/// Children that behave alike, in the order of their keys. Where nothing of structure can be
+/// compared, children of the same methods and media types come together.
+fn clusters(candidates: Vec<Candidate<'_>>) -> Vec<Vec<Candidate<'_>>> {
+    let mut clusters: Vec<(Behaviour, Vec<Candidate<'_>>)> = Vec::new();
+    for candidate in candidates {
+        let found = clusters.iter_mut().find_map(|(union, members)| {
+            let seed = members.first()?.behaviour.likeness(&candidate.behaviour);
+            let whole = union.likeness(&candidate.behaviour);
+            let degree = seed.degree.max(whole.degree);
+            let threshold = if seed.is_informed { 0.6 } else { 0.95 };
+            (degree >= threshold).then_some((union, members))
+        });
+        match found {
+            Some((union, members)) => {
+                union.absorb(&candidate.behaviour);
+                members.push(candidate);
+            }
+            None => clusters.push((candidate.behaviour.clone(), vec![candidate])),
+        }
+    }
+    clusters.into_iter().map(|(_, members)| members).collect()
+}
+
+/// Words that stand for one certain resource beside those with an identifier.
+fn is_singleton(text: &str) -> bool {
+    matches!(
+        text,
+        "me" | "self" | "current" | "latest" | "mine" | "default" | "whoami" | "new" | "all" | "search"
+    )
+}
+
+/// The evidence that a cluster is values rather than names, as a sum; positive: values.
+///
+/// | evidence | weight |
+/// |---|---|
+/// | a vocabulary word; a version, of fewer than four; another token | -3; -4; -0.5 |
+/// | words for one certain resource (`me`, `latest`) | -4 |
+/// | one value, seen eight times or more, with none like it | -2 |
+/// | letters with digits among them | +1.5 |
+/// | resources are named here; after a parameter; after a plural | -2.5; -1; +1 |
+/// | behaves as the known values do (structure compared); as a word, very much so | +2.5; +5 |
+/// | behaves otherwise; calls methods they do not have | -2; -1 |
+/// | answers what the parent lists | +2 |
+/// | came from earlier responses; as a word or where resources are named | +2; +1 |
+/// | n members: structure compared, not compared | log2 n, half of it |
+/// | three or more words alike after a plural | +1.5 |
+/// | five or more members with two samples or fewer each | +1 |
+/// | more siblings than are told apart, and not words | +2 |
+fn weigh(
+    cluster: &[Candidate<'_>],
+    known: Option<&Behaviour>,
+    has_overflow: bool,
+    surroundings: &Surroundings,
+) -> f64 {
+    let n = cluster.len().max(1) as f64;
+    let share = |is: &dyn Fn(&TokenStats) -> bool| {
+        cluster.iter().filter(|c| is(&c.child.token)).count() as f64 / n
+    };
+    let words = share(&|t| t.is_word && !t.is_version);
+    let versions = share(&|t| t.is_version);
+    let is_wordy = words > 0.5;
+    let mut score = -0.5;
+    score -= 2.5 * words;
+    if cluster.len() < 4 {
+        score -= 3.5 * versions;
+    }
+    if let [one] = cluster
+        && known.is_none()
+        && one.child.token.count >= 8
+    {
+        score -= 2.0;
+    }
+    score -= 4.0 * share(&|t| t.text().is_some_and(is_singleton));
+    score += 1.5 * share(&|t| t.is_irregular && !t.is_word && !t.is_version);
+    if surroundings.is_resource_level {
+        score -= 2.5;
+    } else if surroundings.follows_parameter {
+        score -= 1.0;
+    } else if surroundings.follows_plural {
+        score += 1.0;
+    }
+    let mut behaviour = Behaviour::default();
+    cluster.iter().for_each(|c| behaviour.absorb(&c.behaviour));
+    if let Some(known) = known {
+        let likeness = known.likeness(&behaviour);
+        if likeness.is_informed && is_wordy && likeness.degree >= 0.7 {
+            score += if surroundings.is_resource_level { 2.0 } else { 5.0 };
+        } else if likeness.is_informed && likeness.degree >= 0.6 {
+            score += if is_wordy { 2.0 } else { 2.5 };
+        } else if likeness.is_informed && likeness.degree < 0.4 {
+            score -= 2.0;
+        }
+        if !known.methods().is_empty() && !behaviour.methods().is_subset(known.methods()) {
+            score -= 1.0;
+        }
+    }
+    if let Some(answer) = behaviour.answers(Method::Get)
+        && surroundings.items.iter().any(|item| jaccard(item, answer) >= 0.5)
+    {
+        score += 2.0;
+    }
+    let produced = share(&|t| t.produced * 3 >= t.count);
+    score += produced * if is_wordy || surroundings.is_resource_level { 1.0 } else { 2.0 };
+    let is_informed = cluster.len() > 1
+        && cluster.first().zip(cluster.get(1)).is_some_and(|(a, b)| a.behaviour.likeness(&b.behaviour).is_informed);
+    score += n.log2() * if is_informed { 1.0 } else { 0.5 };
+    if is_informed && is_wordy && cluster.len() >= 3 && surroundings.follows_plural {
+        score += 1.5;
+    }
+    if cluster.len() >= 5 && cluster.iter().all(|c| c.child.token.count <= 2) {
+        score += 1.0;
+    }
+    if has_overflow && !is_wordy {
+        score += 2.0;
+    }
+    score
+}

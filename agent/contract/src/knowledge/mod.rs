@@ -1,0 +1,262 @@
+//! What is known of services: sufficient statistics that combine in any order, bounded in bytes.
+//!
+//! [`ServiceKnowledge`] is what one source saw of one service in one time bucket. [`Knowledge`]
+//! holds many of them and merges with others of its kind.
+
+mod depth;
+mod encoding;
+pub(crate) mod endpoint;
+mod fold;
+pub(crate) mod kept;
+pub(crate) mod paths;
+pub(crate) mod schema;
+mod sources;
+pub(crate) mod token;
+pub(crate) mod value;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+pub use encoding::DecodeError;
+pub use sources::{Knowledge, SourceId, Window};
+
+use crate::observation::{Content, Method, Node, Observation, Personal};
+use endpoint::Outcome;
+use kept::{Bounds, MAX_LEVEL};
+use paths::PathNode;
+use value::{StoredText, add_counts};
+
+/// Bounds of one service's statistics from one source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Above this many bytes the statistics are made coarser: fewer siblings are told apart.
+    pub bytes: usize,
+    /// Siblings told apart under one parent that are words of the vocabulary of APIs.
+    pub words: usize,
+    /// Siblings told apart under one parent that are not.
+    pub others: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { bytes: 16 << 20, words: 256, others: 96 }
+    }
+}
+
+/// Failures tell siblings apart only to find the operation they belong to.
+const MISSES_SHIFT: u8 = 1;
+const MAX_ORIGINS: usize = 16;
+
+/// What one source knows of one service: statistics, never a value.
+///
+/// `combine` is exactly commutative and associative. It has no public `Deserialize`; stored
+/// statistics come back through [`ServiceKnowledge::decode`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct ServiceKnowledge {
+    pub(crate) stats: ServiceStats,
+    limits: Limits,
+    /// About the bytes of memory; exact after `approximate_bytes`.
+    estimate: usize,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct ServiceStats {
+    /// 0: all within `Limits` is told apart; each level above halves the kept siblings.
+    pub level: u8,
+    pub exchanges: u64,
+    pub complete: u64,
+    pub bytes_lost: u64,
+    pub preflights: u64,
+    pub first_seen: Option<u64>,
+    pub last_seen: Option<u64>,
+    pub origins: BTreeMap<StoredText, u64>,
+    pub personal: BTreeMap<Personal, u64>,
+    /// Of successful exchanges.
+    pub paths: PathNode,
+    /// Of the others: can never evict anything of `paths`.
+    pub misses: PathNode,
+}
+
+impl Default for ServiceKnowledge {
+    fn default() -> Self {
+        Self::new(Limits::default())
+    }
+}
+
+impl ServiceKnowledge {
+    pub fn new(limits: Limits) -> Self {
+        Self { stats: ServiceStats::default(), limits, estimate: 0 }
+    }
+
+    pub(crate) fn from_stats(stats: ServiceStats, limits: Limits) -> Self {
+        let mut own = Self { stats, limits, estimate: 0 };
+        own.stats.level = own.stats.level.min(MAX_LEVEL);
+        own.coarsen();
+        own.estimate = own.approximate_bytes();
+        own
+    }
+
+    fn bounds(&self, shift: u8) -> Bounds {
+        let Limits { words, others, .. } = self.limits;
+        Bounds { words: words >> shift, others: others >> shift, level: self.stats.level }
+    }
+
+    /// Counts one observation. Costs as much as the observation is large.
+    pub fn record(&mut self, observation: &Observation) {
+        let (bounds, misses) = (self.bounds(0), self.bounds(MISSES_SHIFT));
+        let stats = &mut self.stats;
+        let mut grown = 0;
+        stats.exchanges += 1;
+        stats.complete += u64::from(observation.is_complete);
+        stats.bytes_lost += observation.bytes_lost;
+        stats.first_seen = Some(stats.first_seen.map_or(observation.at, |t| t.min(observation.at)));
+        stats.last_seen = stats.last_seen.max(Some(observation.at));
+        count_personal(observation, &mut stats.personal);
+        if observation.is_preflight || matches!(observation.method, Method::Other | Method::Connect) {
+            stats.preflights += 1;
+            return;
+        }
+        match Outcome::of(observation) {
+            Outcome::Success => {
+                if let Some(origin) = StoredText::of(&observation.origin) {
+                    *stats.origins.entry(origin).or_default() += 1;
+                    trim_origins(&mut stats.origins);
+                }
+                stats.paths.add(observation, bounds, &mut grown);
+            }
+            Outcome::Refused | Outcome::Failure => stats.misses.add(observation, misses, &mut grown),
+        }
+        self.estimate += grown;
+        if self.estimate > self.limits.bytes && self.stats.level < MAX_LEVEL {
+            self.fit();
+        }
+    }
+
+    /// Makes the statistics coarser until they are within their limit.
+    fn fit(&mut self) {
+        self.estimate = self.approximate_bytes();
+        // Down to three quarters, so that this happens seldom.
+        while self.estimate > self.limits.bytes / 4 * 3 {
+            let bounds = self.bounds(0);
+            if !fold::fold_alike(&mut self.stats.paths, bounds) {
+                break;
+            }
+            self.estimate = self.approximate_bytes();
+        }
+        while self.estimate > self.limits.bytes / 4 * 3 && self.stats.level < MAX_LEVEL {
+            self.stats.level += 1;
+            self.coarsen();
+            self.estimate = self.approximate_bytes();
+        }
+    }
+
+    fn coarsen(&mut self) {
+        let (bounds, misses) = (self.bounds(0), self.bounds(MISSES_SHIFT));
+        self.stats.paths.coarsen(bounds);
+        self.stats.misses.coarsen(misses);
+    }
+
+    /// Adds what another source (or time bucket) knows. Exactly commutative and associative, for
+    /// equal limits: the coarser level of both holds for the whole, and nothing here makes it
+    /// coarser still. Statistics made by `record` stay within `Limits::bytes`; those made of many
+    /// by `combine` are as large as the union of what they know.
+    pub fn combine(&mut self, other: &Self) {
+        if other.stats.level > self.stats.level {
+            self.stats.level = other.stats.level;
+            self.coarsen();
+        }
+        let (bounds, misses) = (self.bounds(0), self.bounds(MISSES_SHIFT));
+        let (own, theirs) = (&mut self.stats, &other.stats);
+        own.exchanges += theirs.exchanges;
+        own.complete += theirs.complete;
+        own.bytes_lost += theirs.bytes_lost;
+        own.preflights += theirs.preflights;
+        own.first_seen = match (own.first_seen, theirs.first_seen) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        };
+        own.last_seen = own.last_seen.max(theirs.last_seen);
+        add_counts(&mut own.origins, &theirs.origins);
+        trim_origins(&mut own.origins);
+        add_counts(&mut own.personal, &theirs.personal);
+        own.paths.combine(&theirs.paths, bounds);
+        own.misses.combine(&theirs.misses, misses);
+        self.estimate += other.estimate;
+    }
+
+    /// Bytes of memory these statistics take, within about a quarter.
+    pub fn approximate_bytes(&self) -> usize {
+        size_of::<Self>() + self.stats.paths.bytes() + self.stats.misses.bytes()
+    }
+
+    /// Exchanges recorded.
+    pub fn exchanges(&self) -> u64 {
+        self.stats.exchanges
+    }
+
+    pub fn bytes_lost(&self) -> u64 {
+        self.stats.bytes_lost
+    }
+
+    /// Seconds since the Unix epoch of the first and the last exchange.
+    pub fn seen(&self) -> Option<(u64, u64)> {
+        self.stats.first_seen.zip(self.stats.last_seen)
+    }
+
+    /// Samples of personal data and secrets by class; all of them were masked.
+    pub fn personal(&self) -> &BTreeMap<Personal, u64> {
+        &self.stats.personal
+    }
+}
+
+/// The least names are kept, which no order of combination changes.
+fn trim_origins(origins: &mut BTreeMap<StoredText, u64>) {
+    while origins.len() > MAX_ORIGINS {
+        origins.pop_last();
+    }
+}
+
+fn count_personal(observation: &Observation, counts: &mut BTreeMap<Personal, u64>) {
+    let mut count = |class: Option<Personal>| {
+        if let Some(class) = class {
+            *counts.entry(class).or_default() += 1;
+        }
+    };
+    observation.path.iter().for_each(|s| count(s.token.personal.or(s.value.personal)));
+    let response = observation.response.as_ref();
+    let headers = response.map(|r| r.headers.as_slice()).unwrap_or_default();
+    for fields in [&observation.query, &observation.headers, &observation.cookies] {
+        fields.iter().for_each(|(n, v)| count(n.personal.or(v.personal)));
+    }
+    headers.iter().for_each(|(n, v)| count(n.personal.or(v.personal)));
+    for body in [Some(&observation.request), response.map(|r| &r.body)].into_iter().flatten() {
+        match &body.content {
+            Content::Json(node) => count_node(node, &mut count),
+            Content::JsonLines(nodes) => nodes.iter().for_each(|n| count_node(n, &mut count)),
+            Content::Form { fields, .. } => {
+                fields.iter().for_each(|(n, v)| count(n.personal.or(v.personal)));
+            }
+            Content::Multipart { parts, .. } => parts.iter().for_each(|p| {
+                count(p.name.personal.or(p.value.as_ref().and_then(|v| v.personal)));
+            }),
+            _ => {}
+        }
+    }
+}
+
+fn count_node(node: &Node, count: &mut impl FnMut(Option<Personal>)) {
+    match node {
+        Node::Null | Node::Bool => {}
+        Node::Number(n) => count(n.personal),
+        Node::String(v) => count(v.personal),
+        Node::Array { items, .. } => items.iter().for_each(|i| count_node(i, count)),
+        Node::Object { members, .. } => members.iter().for_each(|(name, value)| {
+            count(name.personal);
+            count_node(value, count);
+        }),
+    }
+}

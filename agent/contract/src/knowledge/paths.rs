@@ -1,0 +1,95 @@
+//! The trie of paths.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    endpoint::MethodStats,
+    kept::{Bounds, Kept, Part},
+    schema::grow,
+    token::{self, TokenStats},
+    value::{StoredText, ValueStats},
+};
+use crate::observation::{Method, Observation, PathSegment};
+
+/// Segments beyond this depth are left out; an operation that deep is named by what is above.
+pub(crate) const MAX_SEGMENTS: usize = 32;
+
+/// What is below a place of the path.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct PathNode {
+    pub children: Kept<Child>,
+    pub methods: BTreeMap<Method, Box<MethodStats>>,
+}
+
+/// A segment and what is below it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Child {
+    pub token: TokenStats,
+    /// Every sample's: the key tells suffixes apart. Not kept for the overflow.
+    pub suffix: Option<StoredText>,
+    /// Of the stem.
+    pub values: ValueStats,
+    pub node: PathNode,
+}
+
+impl Part for Child {
+    fn combine(&mut self, other: &Self, bounds: Bounds) {
+        self.token.combine(&other.token);
+        self.suffix = self.suffix.take().max(other.suffix.clone());
+        self.values.combine(&other.values);
+        self.node.combine(&other.node, bounds);
+    }
+    fn coarsen(&mut self, bounds: Bounds) {
+        self.node.coarsen(bounds);
+    }
+    fn bytes(&self) -> usize {
+        size_of::<Self>() + self.token.bytes() + self.values.bytes() + self.node.bytes()
+    }
+}
+
+impl PathNode {
+    pub fn add(&mut self, observation: &Observation, bounds: Bounds, grown: &mut usize) {
+        let mut node = self;
+        for segment in observation.path.iter().take(MAX_SEGMENTS) {
+            node = node.descend(segment, bounds, grown);
+        }
+        node.methods
+            .entry(observation.method)
+            .or_insert_with(grow(grown))
+            .add(observation, bounds, grown);
+    }
+
+    fn descend(&mut self, segment: &PathSegment, bounds: Bounds, grown: &mut usize) -> &mut Self {
+        let key = token::key(&segment.token, segment.suffix.as_ref());
+        let child = self.children.slot(key, bounds, Child::default, grown);
+        child.token.add(&segment.token);
+        child.suffix = child.suffix.take().max(StoredText::of(&segment.suffix));
+        child.values.add(&segment.value);
+        &mut child.node
+    }
+
+    pub fn combine(&mut self, other: &Self, bounds: Bounds) {
+        self.children.combine(&other.children, bounds);
+        for (method, stats) in &other.methods {
+            self.methods.entry(*method).or_default().combine(stats, bounds);
+        }
+    }
+
+    pub fn coarsen(&mut self, bounds: Bounds) {
+        self.children.coarsen(bounds);
+        self.methods.values_mut().for_each(|m| m.coarsen(bounds));
+    }
+
+    pub fn bytes(&self) -> usize {
+        self.children.bytes() + self.methods.values().map(|m| m.bytes() + 16).sum::<usize>()
+    }
+
+    /// Exchanges at and below this place.
+    pub fn total(&self) -> u64 {
+        let own: u64 = self.methods.values().map(|m| m.count).sum();
+        let below: u64 = self.children.iter().map(|(_, c)| c.node.total()).sum();
+        own + below + self.children.overflow().map_or(0, |o| o.node.total())
+    }
+}

@@ -1,0 +1,179 @@
+//! Statistics of JSON values at one place of a body, merged over all samples.
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    depth::Nested,
+    kept::{Bounds, Kept, Part},
+    token::{self, TokenStats},
+    value::{NumberStats, ValueStats},
+};
+use crate::observation::{Node, Personal, Token, Value};
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct SchemaStats {
+    pub count: u64,
+    pub nulls: u64,
+    pub booleans: u64,
+    pub numbers: Option<Box<NumberStats>>,
+    pub strings: Option<Box<ValueStats>>,
+    pub arrays: Option<Box<ArrayStats>>,
+    pub objects: Option<Box<ObjectStats>>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct ArrayStats {
+    pub count: u64,
+    pub empty: u64,
+    pub max_length: u32,
+    pub items: Option<Nested<SchemaStats>>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct ObjectStats {
+    pub count: u64,
+    /// Objects of which all members were seen: only in these is absence evidence.
+    pub closed: u64,
+    pub members: Kept<MemberStats>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct MemberStats {
+    pub name: TokenStats,
+    /// In closed objects.
+    pub present: u64,
+    pub schema: SchemaStats,
+}
+
+impl Part for MemberStats {
+    fn combine(&mut self, other: &Self, bounds: Bounds) {
+        self.name.combine(&other.name);
+        self.present += other.present;
+        self.schema.combine(&other.schema, bounds);
+    }
+    fn coarsen(&mut self, bounds: Bounds) {
+        self.schema.coarsen(bounds);
+    }
+    fn bytes(&self) -> usize {
+        size_of::<Self>() + self.name.bytes() + self.schema.bytes()
+    }
+}
+
+impl SchemaStats {
+    pub fn add(&mut self, node: &Node, bounds: Bounds, grown: &mut usize) {
+        self.count += 1;
+        match node {
+            Node::Null => self.nulls += 1,
+            Node::Bool => self.booleans += 1,
+            Node::Number(number) => self.numbers.get_or_insert_with(grow(grown)).add(number),
+            Node::String(value) => self.strings.get_or_insert_with(grow(grown)).add(value),
+            Node::Array { items, length, .. } => {
+                let array = self.arrays.get_or_insert_with(grow(grown));
+                array.count += 1;
+                array.empty += u64::from(*length == 0);
+                array.max_length = array.max_length.max(*length);
+                for item in items {
+                    array.items.get_or_insert_with(grow(grown)).0.add(item, bounds, grown);
+                }
+            }
+            Node::Object { members, is_closed } => {
+                let object = self.objects.get_or_insert_with(grow(grown));
+                object.count += 1;
+                object.closed += u64::from(*is_closed);
+                for (name, node) in members {
+                    object.add_member(name, *is_closed, bounds, grown, |s, g| {
+                        s.add(node, bounds, g);
+                    });
+                }
+            }
+        }
+    }
+
+    /// A field of a form: a string.
+    pub fn add_string(&mut self, value: &Value, grown: &mut usize) {
+        self.count += 1;
+        self.strings.get_or_insert_with(grow(grown)).add(value);
+    }
+
+    pub fn combine(&mut self, other: &Self, bounds: Bounds) {
+        self.count += other.count;
+        self.nulls += other.nulls;
+        self.booleans += other.booleans;
+        if let Some(theirs) = &other.numbers {
+            self.numbers.get_or_insert_default().combine(theirs);
+        }
+        if let Some(theirs) = &other.strings {
+            self.strings.get_or_insert_default().combine(theirs);
+        }
+        if let Some(theirs) = &other.arrays {
+            let own = self.arrays.get_or_insert_default();
+            own.count += theirs.count;
+            own.empty += theirs.empty;
+            own.max_length = own.max_length.max(theirs.max_length);
+            if let Some(items) = &theirs.items {
+                own.items.get_or_insert_default().0.combine(&items.0, bounds);
+            }
+        }
+        if let Some(theirs) = &other.objects {
+            let own = self.objects.get_or_insert_default();
+            own.count += theirs.count;
+            own.closed += theirs.closed;
+            own.members.combine(&theirs.members, bounds);
+        }
+    }
+
+    pub fn coarsen(&mut self, bounds: Bounds) {
+        if let Some(items) = self.arrays.as_mut().and_then(|a| a.items.as_mut()) {
+            items.0.coarsen(bounds);
+        }
+        if let Some(objects) = &mut self.objects {
+            objects.members.coarsen(bounds);
+        }
+    }
+
+    /// On the heap, beyond its own size.
+    pub fn bytes(&self) -> usize {
+        self.numbers.as_ref().map_or(0, |n| n.bytes())
+            + self.strings.as_ref().map_or(0, |s| s.bytes())
+            + self.arrays.as_ref().map_or(0, |a| {
+                size_of::<ArrayStats>() + a.items.as_ref().map_or(0, |i| i.0.bytes())
+            })
+            + self.objects.as_ref().map_or(0, |o| size_of::<ObjectStats>() + o.members.bytes())
+    }
+
+    /// The most frequent class of personal data, where a tenth of the scalars are of it.
+    pub fn personal(&self) -> Option<Personal> {
+        let numbers = self.numbers.iter().flat_map(|n| &n.personal);
+        let strings = self.strings.iter().flat_map(|s| &s.personal);
+        numbers
+            .chain(strings)
+            .filter(|(_, n)| **n * 10 >= self.count - self.nulls.min(self.count))
+            .max_by_key(|(class, n)| (**n, std::cmp::Reverse(**class)))
+            .map(|(class, _)| *class)
+    }
+}
+
+impl ObjectStats {
+    pub fn add_member(
+        &mut self,
+        name: &Token,
+        is_closed: bool,
+        bounds: Bounds,
+        grown: &mut usize,
+        add: impl FnOnce(&mut SchemaStats, &mut usize),
+    ) {
+        let key = token::key(name, None);
+        let member = self.members.slot(key, bounds, MemberStats::default, grown);
+        member.name.add(name);
+        member.present += u64::from(is_closed);
+        add(&mut member.schema, grown);
+    }
+}
+
+/// Makes a default value and notes about what it and its sketch will take.
+pub(crate) fn grow<T: Default>(grown: &mut usize) -> impl FnOnce() -> T {
+    || {
+        *grown += 512;
+        T::default()
+    }
+}

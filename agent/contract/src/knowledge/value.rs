@@ -1,0 +1,231 @@
+//! Statistics of scalar values: type, formats, width, distinct values; never a value.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Deserializer, Serialize};
+
+use crate::observation::{Formats, Number, Personal, Text, TokenHash, Value};
+
+/// Distinct values kept while they may still be all there are.
+pub(crate) const MAX_LISTED: usize = 32;
+/// Distinct values kept once there were more: enough to estimate how many.
+const MAX_SAMPLED: usize = 12;
+
+/// [`Text`] at rest. The one way to make a text from something that is not an exchange: stored
+/// statistics, whose text `redact` admitted when they were recorded.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(transparent)]
+pub(crate) struct StoredText(pub Text);
+
+impl<'de> Deserialize<'de> for StoredText {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
+        Ok(Self(Text::admit(&text)))
+    }
+}
+
+impl StoredText {
+    pub fn of(text: &Option<Text>) -> Option<Self> {
+        text.clone().map(Self)
+    }
+
+    pub fn as_str(&self) -> &str {
+        self.0.as_str()
+    }
+}
+
+/// How many different values, and which, where they are few: the values of the smallest hashes,
+/// with exact counts. See `kept` for why combining is exact.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Distinct {
+    /// Sorted by hash.
+    listed: Vec<Listed>,
+    /// There were more values than `MAX_LISTED`.
+    pub is_sampled: bool,
+    pub count: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Listed {
+    pub hash: u64,
+    pub count: u64,
+    pub text: Option<StoredText>,
+}
+
+impl Distinct {
+    pub fn add(&mut self, hash: TokenHash, text: &Option<Text>) {
+        self.count += 1;
+        self.insert(hash.0, 1, StoredText::of(text));
+        self.trim();
+    }
+
+    fn insert(&mut self, hash: u64, count: u64, text: Option<StoredText>) {
+        match self.listed.binary_search_by_key(&hash, |l| l.hash) {
+            Ok(at) => {
+                if let Some(own) = self.listed.get_mut(at) {
+                    own.count += count;
+                    own.text = own.text.take().max(text);
+                }
+            }
+            Err(at) => self.listed.insert(at, Listed { hash, count, text }),
+        }
+    }
+
+    fn trim(&mut self) {
+        self.is_sampled |= self.listed.len() > MAX_LISTED;
+        if self.is_sampled {
+            self.listed.truncate(MAX_SAMPLED);
+        }
+    }
+
+    pub fn combine(&mut self, other: &Self) {
+        self.count += other.count;
+        self.is_sampled |= other.is_sampled;
+        for l in &other.listed {
+            self.insert(l.hash, l.count, l.text.clone());
+        }
+        self.trim();
+    }
+
+    /// The values themselves, where all are known.
+    pub fn listed(&self) -> &[Listed] {
+        &self.listed
+    }
+
+    /// Values seen exactly once, of those listed.
+    pub fn singletons(&self) -> usize {
+        self.listed.iter().filter(|l| l.count == 1).count()
+    }
+
+    /// Good-Turing: the chance that the next value is one not seen before is about the share of
+    /// samples whose value was seen once.
+    pub fn is_saturated(&self) -> bool {
+        !self.is_sampled && (self.singletons() as f64) <= 0.02 * self.count as f64
+    }
+
+    pub fn bytes(&self) -> usize {
+        self.listed.capacity() * size_of::<Listed>()
+            + self.listed.iter().filter_map(|l| l.text.as_ref()).map(|t| t.as_str().len() + 16).sum::<usize>()
+    }
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct NumberStats {
+    pub count: u64,
+    pub fractional: u64,
+    pub negative: u64,
+    pub max_bits: u8,
+    pub distinct: Distinct,
+    pub personal: BTreeMap<Personal, u64>,
+}
+
+impl NumberStats {
+    pub fn add(&mut self, number: &Number) {
+        self.count += 1;
+        self.fractional += u64::from(!number.is_integer);
+        self.negative += u64::from(number.is_negative);
+        self.max_bits = self.max_bits.max(number.bits);
+        self.distinct.add(number.hash, &None);
+        if let Some(class) = number.personal {
+            *self.personal.entry(class).or_default() += 1;
+        }
+    }
+
+    pub fn combine(&mut self, other: &Self) {
+        self.count += other.count;
+        self.fractional += other.fractional;
+        self.negative += other.negative;
+        self.max_bits = self.max_bits.max(other.max_bits);
+        self.distinct.combine(&other.distinct);
+        add_counts(&mut self.personal, &other.personal);
+    }
+
+    pub fn bytes(&self) -> usize {
+        size_of::<Self>() + self.distinct.bytes() + self.personal.len() * 32
+    }
+}
+
+/// Of strings, and of all values that are written as strings.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct ValueStats {
+    pub count: u64,
+    pub empty: u64,
+    /// Formats that every sample that was not empty has: one violation is enough.
+    pub formats: Formats,
+    pub min_length: u32,
+    pub max_length: u32,
+    /// Samples that spell a number.
+    pub numbers: u64,
+    pub negative: u64,
+    pub max_bits: u8,
+    pub distinct: Distinct,
+    pub personal: BTreeMap<Personal, u64>,
+}
+
+impl Default for ValueStats {
+    fn default() -> Self {
+        Self {
+            count: 0,
+            empty: 0,
+            formats: Formats::ALL,
+            min_length: u32::MAX,
+            max_length: 0,
+            numbers: 0,
+            negative: 0,
+            max_bits: 0,
+            distinct: Distinct::default(),
+            personal: BTreeMap::new(),
+        }
+    }
+}
+
+impl ValueStats {
+    pub fn add(&mut self, value: &Value) {
+        self.count += 1;
+        if value.length == 0 {
+            self.empty += 1;
+        } else {
+            self.formats = self.formats.intersection(value.formats);
+        }
+        self.min_length = self.min_length.min(value.length);
+        self.max_length = self.max_length.max(value.length);
+        if let Some(number) = &value.number {
+            self.numbers += 1;
+            self.negative += u64::from(number.is_negative);
+            self.max_bits = self.max_bits.max(number.bits);
+        }
+        let text = if value.personal.is_some() { &None } else { &value.text };
+        self.distinct.add(value.hash, text);
+        if let Some(class) = value.personal {
+            *self.personal.entry(class).or_default() += 1;
+        }
+    }
+
+    pub fn combine(&mut self, other: &Self) {
+        self.count += other.count;
+        self.empty += other.empty;
+        self.formats = self.formats.intersection(other.formats);
+        self.min_length = self.min_length.min(other.min_length);
+        self.max_length = self.max_length.max(other.max_length);
+        self.numbers += other.numbers;
+        self.negative += other.negative;
+        self.max_bits = self.max_bits.max(other.max_bits);
+        self.distinct.combine(&other.distinct);
+        add_counts(&mut self.personal, &other.personal);
+    }
+
+    /// The formats that all samples have, where at least one sample is not empty.
+    pub fn common_formats(&self) -> Formats {
+        if self.count > self.empty { self.formats } else { Formats(0) }
+    }
+
+    pub fn bytes(&self) -> usize {
+        size_of::<Self>() + self.distinct.bytes() + self.personal.len() * 32
+    }
+}
+
+pub(crate) fn add_counts<K: Ord + Clone>(into: &mut BTreeMap<K, u64>, from: &BTreeMap<K, u64>) {
+    for (key, count) in from {
+        *into.entry(key.clone()).or_default() += count;
+    }
+}

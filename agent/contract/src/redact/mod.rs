@@ -1,0 +1,308 @@
+//! The only door from a raw [`Exchange`] to an [`Observation`].
+//!
+//! A token (path segment, key, parameter name) becomes text when it is a word of the vocabulary of
+//! APIs, or when it recurred in independent exchanges and nothing about it is personal: neither
+//! what it looks like, nor where it stands, nor a person's name in it. Of values, only identifiers
+//! that recur under one field become text, and never under a field whose name speaks of persons,
+//! places, credentials or prose. Everything else leaves as shape, format, class, length and a hash
+//! under the installation's secret.
+//!
+//! Nothing here keeps raw bytes from one exchange to the next: recurrence and produced values are
+//! counted by hash, in bounded memory.
+
+mod admission;
+mod alphabet;
+mod body;
+mod detect;
+mod field_name;
+mod format;
+mod header;
+mod json;
+mod produced;
+mod recurrence;
+mod shape;
+mod target;
+mod vocabulary;
+mod vocabulary_words;
+
+use std::collections::BTreeMap;
+
+use stoa_wire::exchange::{Exchange, Request, Response};
+
+use crate::observation::{BodyShape, Method, Observation, Personal, ResponseShape, Text};
+use admission::{Admission, Role};
+use json::Limits;
+use produced::Produced;
+use recurrence::Stamp;
+
+/// Bounds and thresholds of redaction.
+#[derive(Clone, Debug)]
+pub struct RedactConfig {
+    /// Independent exchanges in which a token must recur before it is kept as text.
+    pub recurrence_threshold: u32,
+    /// Deeper values are passed over; at most 128.
+    pub max_json_depth: u32,
+    /// Members kept of one object.
+    pub max_members: u32,
+    /// Items kept of one array, and values of one JSON text sequence.
+    pub max_items: u32,
+    /// Tokens remembered in each of two generations, about 150 bytes each.
+    pub max_tokens: u32,
+    /// Values of possible enumerations remembered in each of two generations, about 80 bytes each.
+    pub max_values: u32,
+    /// Values that the service produced, in each of two generations, about 10 bytes each.
+    pub max_produced: u32,
+}
+
+impl Default for RedactConfig {
+    fn default() -> Self {
+        Self {
+            recurrence_threshold: 3,
+            max_json_depth: 32,
+            max_members: 256,
+            max_items: 16,
+            max_tokens: 4096,
+            max_values: 4096,
+            max_produced: 16_384,
+        }
+    }
+}
+
+/// What redaction did so far.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Values masked, by class.
+    pub masked: BTreeMap<Personal, u64>,
+    /// Times that a token of no personal class was withheld for want of recurrence.
+    pub tokens_withheld: u64,
+    /// Bodies that were not what they were declared to be.
+    pub bodies_malformed: u64,
+}
+
+/// Counters while they are counted: no map on the way of every value.
+#[derive(Default)]
+struct Tally {
+    masked: [u64; 32],
+    withheld: u64,
+    malformed: u64,
+}
+
+const CLASSES: [Personal; 24] = [
+    Personal::Email,
+    Personal::Phone,
+    Personal::Card,
+    Personal::Ssn,
+    Personal::Ipv4,
+    Personal::Ipv6,
+    Personal::Iban,
+    Personal::NationalId,
+    Personal::MacAddress,
+    Personal::Coordinates,
+    Personal::BirthDate,
+    Personal::Name,
+    Personal::Address,
+    Personal::Username,
+    Personal::Jwt,
+    Personal::Bearer,
+    Personal::Basic,
+    Personal::Cookie,
+    Personal::ApiKey,
+    Personal::CloudKey,
+    Personal::PrivateKey,
+    Personal::Password,
+    Personal::Secret,
+    Personal::FreeText,
+];
+
+impl Tally {
+    fn mask(&mut self, class: Personal) {
+        if let Some(count) = self.masked.get_mut(class as usize) {
+            *count += 1;
+        }
+    }
+}
+
+/// Turns the exchanges of one service into observations. One per service: recurrence and produced
+/// values of one service say nothing about another.
+pub struct Redactor {
+    admission: Admission,
+    produced: Produced,
+    tally: Tally,
+    limits: Limits,
+    scratch: Vec<u8>,
+}
+
+impl Redactor {
+    /// `secret` is the installation's: hashes are equal wherever it is.
+    pub fn new(secret: [u8; 16], config: RedactConfig) -> Self {
+        let size = |n: u32| usize::try_from(n).unwrap_or(usize::MAX);
+        Self {
+            admission: Admission::new(
+                secret,
+                config.recurrence_threshold,
+                size(config.max_tokens),
+                size(config.max_values),
+            ),
+            produced: Produced::new(size(config.max_produced)),
+            tally: Tally::default(),
+            limits: Limits {
+                depth: config.max_json_depth.min(128),
+                members: size(config.max_members),
+                items: size(config.max_items),
+            },
+            scratch: Vec::with_capacity(256),
+        }
+    }
+
+    /// `None` when no request head was seen.
+    pub fn observe(&mut self, exchange: &Exchange) -> Option<Observation> {
+        let request = exchange.request.as_ref()?;
+        self.stamp(exchange, request);
+        let method = method(request.method());
+        let target = target::split(request.target(), method == Method::Connect);
+        if target.has_userinfo {
+            self.tally.mask(Personal::Password);
+        }
+        let Self { admission, produced, tally, scratch, .. } = self;
+        let path = target::read_path(target.path, admission, produced, tally, scratch);
+        let query = target::read_query(target.query, admission, produced, tally, scratch);
+        let mut headers = header::read_request(&request.message, admission, tally);
+        headers.credentials.extend(query.credentials);
+        let origin = self.origin(request, &target);
+        let request_body = self.body(&request.message, path.is_of_persons, false);
+        let response = exchange.response.as_ref().map(|r| self.response(r, path.is_of_persons));
+        Some(Observation {
+            at: exchange.started / 1_000_000_000,
+            latency_us: u32::try_from(exchange.ended.saturating_sub(exchange.started) / 1000)
+                .unwrap_or(u32::MAX),
+            method,
+            path: path.segments,
+            has_trailing_slash: path.has_trailing_slash,
+            origin,
+            query: query.parameters,
+            headers: headers.kept,
+            cookies: headers.cookies,
+            credentials: headers.credentials,
+            request: request_body,
+            response,
+            is_complete: exchange.is_complete(),
+            bytes_lost: exchange.bytes_lost(),
+            // The Fetch standard, section 3.3.2 (CORS-preflight request).
+            is_preflight: method == Method::Options
+                && request.message.header("origin").is_some()
+                && request.message.header("access-control-request-method").is_some(),
+        })
+    }
+
+    /// What was masked and withheld since the redactor was made.
+    pub fn counters(&self) -> Counters {
+        Counters {
+            masked: CLASSES
+                .iter()
+                .map(|class| (*class, self.tally.masked.get(*class as usize).copied().unwrap_or(0)))
+                .filter(|(_, count)| *count > 0)
+                .collect(),
+            tokens_withheld: self.tally.withheld,
+            bodies_malformed: self.tally.malformed,
+        }
+    }
+
+    fn stamp(&mut self, exchange: &Exchange, request: &Request) {
+        let content: &[u8] = &request.message.body.content;
+        // A prefix is enough: bodies that differ later count as the same, which errs towards less text.
+        let body = match content.get(..256).unwrap_or(content) {
+            [] => 0,
+            prefix => self.admission.hash(prefix).0 ^ request.message.body.length | 1,
+        };
+        let exchange_number = self.admission.stamp.exchange.wrapping_add(1);
+        self.admission.stamp = Stamp { exchange: exchange_number, flow: exchange.flow.0, body };
+    }
+
+    fn body(
+        &mut self,
+        message: &stoa_wire::exchange::Message,
+        in_person: bool,
+        is_produced: bool,
+    ) -> BodyShape {
+        body::read(
+            message,
+            &mut body::Reading {
+                admission: &mut self.admission,
+                tally: &mut self.tally,
+                produced: is_produced.then_some(&mut self.produced),
+                scratch: &mut self.scratch,
+                limits: self.limits,
+                in_person,
+            },
+        )
+    }
+
+    fn response(&mut self, response: &Response, in_person: bool) -> ResponseShape {
+        let is_success = (200..300).contains(&response.status);
+        let headers =
+            header::read_response(&response.message, &mut self.admission, &mut self.tally);
+        if let Some(location) = response.message.header("location") {
+            self.remember_location(location);
+        }
+        let body = self.body(&response.message, in_person, is_success);
+        ResponseShape { status: response.status, headers, body }
+    }
+
+    /// The segments of a `Location` are values that the service names things with.
+    fn remember_location(&mut self, location: &[u8]) {
+        let target = target::split(location, false);
+        for segment in target.path.split(|b| *b == b'/').filter(|s| (1..=64).contains(&s.len())) {
+            alphabet::decode_percent(segment, false, &mut self.scratch);
+            let hash = self.admission.hash(&self.scratch);
+            self.produced.insert(hash.0);
+        }
+    }
+
+    /// `http://shop.example:8080`, once the host recurred. Addresses of other machines are
+    /// personal; the loopback's are not.
+    fn origin(&mut self, request: &Request, target: &target::Target<'_>) -> Option<Text> {
+        let authority = match target.authority {
+            Some(authority) => authority,
+            None => request.message.header("host")?.trim_ascii(),
+        };
+        let authority = std::str::from_utf8(authority).ok()?;
+        let is_host = !authority.is_empty()
+            && authority.len() <= 255
+            && authority.bytes().all(|b| b.is_ascii_alphanumeric() || b".-_:[]".contains(&b));
+        if !is_host {
+            return None;
+        }
+        let scheme = target
+            .scheme
+            .or_else(|| request.message.header("x-forwarded-proto"))
+            .filter(|scheme| scheme.eq_ignore_ascii_case(b"https"))
+            .map_or("http", |_| "https");
+        let host = authority.rsplit_once(':').map_or(authority, |(host, port)| {
+            if port.bytes().all(|b| b.is_ascii_digit()) { host } else { authority }
+        });
+        // Looked at as it was sent: some secrets are told by their capitals.
+        if !matches!(host, "localhost" | "127.0.0.1" | "[::1]") {
+            let (token, _) = self.admission.token(Role::Host, host.as_bytes(), &mut self.tally);
+            token.text.as_ref()?;
+        }
+        Some(Text::admit(&format!("{scheme}://{}", authority.to_ascii_lowercase())))
+    }
+}
+
+fn method(name: &str) -> Method {
+    match name {
+        "GET" => Method::Get,
+        "HEAD" => Method::Head,
+        "POST" => Method::Post,
+        "PUT" => Method::Put,
+        "PATCH" => Method::Patch,
+        "DELETE" => Method::Delete,
+        "OPTIONS" => Method::Options,
+        "TRACE" => Method::Trace,
+        "CONNECT" => Method::Connect,
+        _ => Method::Other,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,88 @@
+//! How often a token came, and from how many independent exchanges, in bounded memory.
+
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    hash::{BuildHasherDefault, Hasher},
+};
+
+/// Keys are SipHashes under a secret already.
+#[derive(Default)]
+pub(super) struct KeyedAlready(u64);
+
+impl Hasher for KeyedAlready {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+    fn write(&mut self, bytes: &[u8]) {
+        for b in bytes {
+            self.0 = self.0.rotate_left(8) ^ u64::from(*b);
+        }
+    }
+    fn write_u64(&mut self, key: u64) {
+        self.0 = key;
+    }
+}
+
+type Map<V> = HashMap<u64, V, BuildHasherDefault<KeyedAlready>>;
+
+/// A bounded map in two generations: what is used stays, what is not is forgotten.
+pub(super) struct Generations<V> {
+    young: Map<V>,
+    old: Map<V>,
+    capacity: usize,
+}
+
+impl<V> Generations<V> {
+    pub fn new(capacity: usize) -> Self {
+        Self { young: Map::default(), old: Map::default(), capacity: capacity.max(16) }
+    }
+
+    pub fn get_or_insert_with(&mut self, key: u64, make: impl FnOnce() -> V) -> &mut V {
+        if self.young.len() >= self.capacity && !self.young.contains_key(&key) {
+            self.old = std::mem::take(&mut self.young);
+        }
+        match self.young.entry(key) {
+            Entry::Occupied(entry) => entry.into_mut(),
+            Entry::Vacant(entry) => entry.insert(self.old.remove(&key).unwrap_or_else(make)),
+        }
+    }
+}
+
+/// What tells two exchanges apart.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Stamp {
+    pub exchange: u32,
+    pub flow: u64,
+    /// Hash of the request body; zero where there is none.
+    pub body: u64,
+}
+
+/// Where a token was seen first, and how often since.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Seen {
+    count: u32,
+    last: u32,
+    first_flow: u64,
+    first_body: u64,
+    is_independent: bool,
+}
+
+impl Seen {
+    /// True once the token came in `threshold` exchanges, over at least two connections or with
+    /// two different request bodies: one caller who repeats itself proves nothing.
+    pub fn note(&mut self, stamp: Stamp, threshold: u32) -> bool {
+        if self.count == 0 {
+            (self.first_flow, self.first_body) = (stamp.flow, stamp.body);
+        }
+        if self.count == 0 || self.last != stamp.exchange {
+            self.count = self.count.saturating_add(1);
+            self.last = stamp.exchange;
+        }
+        if self.first_body == 0 {
+            self.first_body = stamp.body;
+        }
+        self.is_independent |=
+            self.first_flow != stamp.flow || (stamp.body != 0 && self.first_body != stamp.body);
+        self.is_independent && self.count >= threshold
+    }
+}

@@ -1,0 +1,9 @@
+//! Tests of redaction as a whole, over exchanges built by hand.
+
+mod admission;
+mod bodies;
+mod detectors;
+mod exchange;
+mod planted;
+mod properties;
+mod targets;
