@@ -116,13 +116,68 @@ pub enum Incomplete {
     BadFraming,
 }
 
+impl Incomplete {
+    pub const ALL: [Self; 9] = [
+        Self::JoinedMidStream,
+        Self::RequestHeadLost,
+        Self::RequestBodyTruncated,
+        Self::ResponseMissing,
+        Self::ResponseHeadLost,
+        Self::ResponseBodyTruncated,
+        Self::ConnectionEnded,
+        Self::PairingUnprovable,
+        Self::BadFraming,
+    ];
+
+    /// As it is shown: `response-missing`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::JoinedMidStream => "joined-mid-stream",
+            Self::RequestHeadLost => "request-head-lost",
+            Self::RequestBodyTruncated => "request-body-truncated",
+            Self::ResponseMissing => "response-missing",
+            Self::ResponseHeadLost => "response-head-lost",
+            Self::ResponseBodyTruncated => "response-body-truncated",
+            Self::ConnectionEnded => "connection-ended",
+            Self::PairingUnprovable => "pairing-unprovable",
+            Self::BadFraming => "bad-framing",
+        }
+    }
+}
+
+impl Partial {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Limit => "limit",
+            Self::Loss => "loss",
+            Self::Cut => "cut",
+            Self::Undecodable => "undecodable",
+        }
+    }
+}
+
+impl Coding {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Gzip => "gzip",
+            Self::Deflate => "deflate",
+            Self::Brotli => "br",
+            Self::Zstd => "zstd",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
 impl Message {
     /// Name and value of every header, in wire order. Names keep their case.
     pub fn headers(&self) -> impl Iterator<Item = (&str, &[u8])> {
         self.headers.iter().map(|h| {
             let name = &self.head[h.name.0 as usize..h.name.1 as usize];
             // httparse lets only token characters through, which are ASCII.
-            (std::str::from_utf8(name).unwrap_or(""), &self.head[h.value.0 as usize..h.value.1 as usize])
+            (
+                std::str::from_utf8(name).unwrap_or(""),
+                &self.head[h.value.0 as usize..h.value.1 as usize],
+            )
         })
     }
 
@@ -134,8 +189,10 @@ impl Message {
 
 impl Request {
     pub fn method(&self) -> &str {
-        std::str::from_utf8(&self.message.head[self.method.start as usize..self.method.end as usize])
-            .unwrap_or("")
+        std::str::from_utf8(
+            &self.message.head[self.method.start as usize..self.method.end as usize],
+        )
+        .unwrap_or("")
     }
 
     /// The request target as sent: origin form, absolute form, authority form or `*`.

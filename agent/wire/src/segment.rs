@@ -18,6 +18,15 @@ pub enum Direction {
     ToClient,
 }
 
+impl Direction {
+    pub fn opposite(self) -> Self {
+        match self {
+            Self::ToServer => Self::ToClient,
+            Self::ToClient => Self::ToServer,
+        }
+    }
+}
+
 /// Why bytes that were on the wire did not reach the reader.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Loss {
@@ -33,6 +42,23 @@ pub enum Loss {
     Evicted,
     /// The source never showed the bytes (lost packet, snap length, capture began later).
     Unseen,
+}
+
+impl Loss {
+    pub const ALL: [Self; 6] =
+        [Self::RingFull, Self::Budget, Self::Unreadable, Self::Shed, Self::Evicted, Self::Unseen];
+
+    /// As it is shown: `ring-full`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::RingFull => "ring-full",
+            Self::Budget => "budget",
+            Self::Unreadable => "unreadable",
+            Self::Shed => "shed",
+            Self::Evicted => "evicted",
+            Self::Unseen => "unseen",
+        }
+    }
 }
 
 /// One TCP segment of a connection whose two directions are known.
@@ -67,10 +93,25 @@ pub struct Endpoints {
 #[derive(Clone, Copy, Debug)]
 pub enum Event<'a> {
     /// The connection's ends are known. `from_start`: its first bytes will be seen too.
-    Open { flow: FlowId, at: Nanos, endpoints: Endpoints, from_start: bool },
+    Open {
+        flow: FlowId,
+        at: Nanos,
+        endpoints: Endpoints,
+        from_start: bool,
+    },
     Segment(Segment<'a>),
     /// The source knows that it will never deliver these bytes, so nobody need wait for them.
-    Lost { flow: FlowId, direction: Direction, at: Nanos, seq: u32, len: u32, reason: Loss },
+    Lost {
+        flow: FlowId,
+        direction: Direction,
+        at: Nanos,
+        seq: u32,
+        len: u32,
+        reason: Loss,
+    },
     /// The connection is over.
-    Close { flow: FlowId, at: Nanos },
+    Close {
+        flow: FlowId,
+        at: Nanos,
+    },
 }
