@@ -15,10 +15,46 @@ use crate::observation::{
 };
 
 pub(crate) const WORDS: &[&str] = &[
-    "api", "users", "orders", "items", "products", "me", "search", "health", "status", "login",
-    "cancel", "id", "name", "total", "error", "message", "page", "limit", "sort", "state", "cart",
-    "comments", "posts", "categories", "data", "roles", "tags", "settings", "q", "created",
-    "books", "toys", "games", "music", "garden", "sports", "files", "reports", "owner", "title",
+    "api",
+    "users",
+    "orders",
+    "items",
+    "products",
+    "me",
+    "search",
+    "health",
+    "status",
+    "login",
+    "cancel",
+    "id",
+    "name",
+    "total",
+    "error",
+    "message",
+    "page",
+    "limit",
+    "sort",
+    "state",
+    "cart",
+    "comments",
+    "posts",
+    "categories",
+    "data",
+    "roles",
+    "tags",
+    "settings",
+    "q",
+    "created",
+    "books",
+    "toys",
+    "games",
+    "music",
+    "garden",
+    "sports",
+    "files",
+    "reports",
+    "owner",
+    "title",
 ];
 
 /// Makes observations; remembers what recurred, as `redact` does.
@@ -132,7 +168,9 @@ impl Traffic {
                 content: Content::Json(self.node(json)),
                 is_whole: true,
             },
-            None => BodyShape { media_type: None, length: 0, content: Content::Empty, is_whole: true },
+            None => {
+                BodyShape { media_type: None, length: 0, content: Content::Empty, is_whole: true }
+            }
         }
     }
 
@@ -167,7 +205,11 @@ impl Traffic {
             cookies: Vec::new(),
             credentials: Vec::new(),
             request: self.body(request),
-            response: Some(ResponseShape { status, headers: Vec::new(), body: self.body(response) }),
+            response: Some(ResponseShape {
+                status,
+                headers: Vec::new(),
+                body: self.body(response),
+            }),
             is_complete: true,
             bytes_lost: 0,
             is_preflight: false,
@@ -231,7 +273,8 @@ impl Noise {
 
     /// A made-up name of letters.
     pub fn slug(&mut self) -> String {
-        let syllables = ["ka", "lo", "mi", "tor", "ben", "sul", "ra", "vex", "dun", "pel", "qui", "nor"];
+        let syllables =
+            ["ka", "lo", "mi", "tor", "ben", "sul", "ra", "vex", "dun", "pel", "qui", "nor"];
         let mut word = String::new();
         for _ in 0..2 + self.below(3) {
             word.push_str(syllables[self.below(12) as usize]);

@@ -121,10 +121,16 @@ fn footnotes(contract: &Contract) -> String {
         ));
     }
     if tally.withheld > 0 {
-        out.push_str(&format!("withheld: {} path segments seen too seldom to be named\n", tally.withheld));
+        out.push_str(&format!(
+            "withheld: {} path segments seen too seldom to be named\n",
+            tally.withheld
+        ));
     }
     if tally.coarseness > 0 {
-        out.push_str(&format!("coarse: level {}; raise the byte limit to tell more apart\n", tally.coarseness));
+        out.push_str(&format!(
+            "coarse: level {}; raise the byte limit to tell more apart\n",
+            tally.coarseness
+        ));
     }
     out
 }

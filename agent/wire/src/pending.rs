@@ -12,6 +12,10 @@ pub(crate) struct Pending {
     pub request_done: bool,
     pub response: Option<Response>,
     pub response_done: bool,
+    /// Bytes of the request that follow its head's visible part are lost.
+    pub is_request_cut: bool,
+    /// Its head was seen in part, so nothing tells where the response ends.
+    pub is_response_cut: bool,
     pub is_head: bool,
     pub is_connect: bool,
     pub interim: Vec<u16>,
@@ -38,6 +42,8 @@ impl Pending {
             request_done: false,
             response: None,
             response_done: false,
+            is_request_cut: false,
+            is_response_cut: false,
             is_head: false,
             is_connect: false,
             interim: Vec::new(),
@@ -63,6 +69,12 @@ impl Pending {
         for (mine, more) in self.lost.iter_mut().zip(lost) {
             *mine += more;
         }
+    }
+
+    /// With a final response of this status the connection is HTTP no more (RFC 9110 sections 9.3.6
+    /// and 15.2.2).
+    pub fn is_tunnel(&self, status: u16) -> bool {
+        status == 101 || (self.is_connect && (200..300).contains(&status))
     }
 
     pub fn memory(&self) -> usize {

@@ -583,7 +583,7 @@ fn cut_heads_are_exchanges_all_the_same() {
         talk.server("HTTP/1.1 200 OK\r\nCo").lost(ToClient, 50, Loss::Unseen);
     }
     talk.close();
-    assert_eq!(talk.summary(), ["- - !", "- - !", "- - !"]);
+    assert_eq!(talk.summary(), ["GET /a 200 !", "GET /a 200 !", "GET /a 200 !"]);
     for exchange in &talk.seen {
         assert_eq!(exchange.lost, [(Loss::Unseen, 58)]);
         let reasons = [Incomplete::RequestHeadLost, Incomplete::ResponseHeadLost];

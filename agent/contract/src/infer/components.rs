@@ -69,7 +69,10 @@ fn count(schema: &Schema, name: &str, found: &mut BTreeMap<String, Shared>) {
     if is_shareable(schema) {
         let shared = found.entry(signature(schema)).or_default();
         shared.places += 1;
-        *shared.names.entry(if name.is_empty() { "Object".to_owned() } else { name.to_owned() }).or_default() += 1;
+        *shared
+            .names
+            .entry(if name.is_empty() { "Object".to_owned() } else { name.to_owned() })
+            .or_default() += 1;
     }
     for (property, child) in &schema.properties {
         let name = names::pascal(&if child.types.has(Types::ARRAY) {

@@ -47,9 +47,13 @@ impl Behaviour {
             for (status, response) in &stats.responses {
                 if (200..300).contains(status) {
                     collect_body(&response.body, own.responses.entry(*method).or_default());
-                    own.media.extend(response.body.media.keys().map(|m| {
-                        mix(*method as u64, m.as_ref().map_or("", |m| m.as_str()))
-                    }));
+                    own.media.extend(
+                        response
+                            .body
+                            .media
+                            .keys()
+                            .map(|m| mix(*method as u64, m.as_ref().map_or("", |m| m.as_str()))),
+                    );
                 }
             }
             collect_body(&stats.request, own.requests.entry(*method).or_default());
@@ -98,7 +102,11 @@ impl Behaviour {
         let mut compare = |a: &BTreeSet<u64>, b: &BTreeSet<u64>, w: f64| {
             if !a.is_empty() && !b.is_empty() {
                 weight += w;
-                sum += w * jaccard(a, b);
+                // Members that may be absent part few samples of one schema: half of the degree
+                // is by the one that shows less.
+                let least = a.len().min(b.len()) as f64;
+                let contained = a.intersection(b).count() as f64 / least;
+                sum += w * 0.5 * (jaccard(a, b) + contained);
                 is_informed = true;
             }
         };
@@ -112,19 +120,19 @@ impl Behaviour {
                 compare(paths, theirs, 1.0);
             }
         }
-        compare(&self.below, &other.below, 1.0);
-        // Of two resources of a kind, few exchanges show each another part of what is below.
-        if !self.routes.is_empty() && !other.routes.is_empty() {
-            let shared = self.routes.intersection(&other.routes).count() as f64;
-            let least = self.routes.len().min(other.routes.len()) as f64;
-            weight += 1.5;
-            sum += 1.5 * shared / least;
-            is_informed = true;
+        // Of two resources of a kind, few exchanges show each another part of what is below:
+        // what is shared is held against the one that shows less.
+        for (a, b, w) in [(&self.routes, &other.routes, 1.5), (&self.below, &other.below, 1.0)] {
+            if !a.is_empty() && !b.is_empty() {
+                let shared = a.intersection(b).count() as f64;
+                // Three routes in common are seldom chance.
+                let w = if shared >= 3.0 { 3.0 * w } else { w };
+                weight += w;
+                sum += w * shared / a.len().min(b.len()) as f64;
+                is_informed = true;
+            }
         }
-        let structural = [
-            (&self.responses, &other.responses),
-            (&self.requests, &other.requests),
-        ];
+        let structural = [(&self.responses, &other.responses), (&self.requests, &other.requests)];
         // One answers JSON and the other, by the same method, does not.
         for (a, b) in structural {
             for method in self.methods.intersection(&other.methods) {
@@ -197,7 +205,13 @@ fn collect(schema: &SchemaStats, path: u64, depth: u32, into: &mut BTreeSet<u64>
 
 const MAX_ROUTE_DEPTH: u32 = 5;
 
-fn collect_routes(node: &PathNode, path: u64, has_word: bool, depth: u32, into: &mut BTreeSet<u64>) {
+fn collect_routes(
+    node: &PathNode,
+    path: u64,
+    has_word: bool,
+    depth: u32,
+    into: &mut BTreeSet<u64>,
+) {
     if has_word {
         into.extend(node.methods.keys().map(|m| mix(path, "method") ^ *m as u64));
     }

@@ -6,7 +6,15 @@ use std::collections::BTreeSet;
 pub(crate) fn is_prefix(text: &str) -> bool {
     matches!(
         text.to_ascii_lowercase().as_str(),
-        "api" | "apis" | "rest" | "public" | "internal" | "private" | "service" | "services" | "web"
+        "api"
+            | "apis"
+            | "rest"
+            | "public"
+            | "internal"
+            | "private"
+            | "service"
+            | "services"
+            | "web"
     ) || is_version(text)
 }
 
@@ -47,7 +55,10 @@ pub(crate) fn singular(word: &str) -> String {
         "data" | "media" => word.to_owned(),
         "movies" | "cookies" | "series" | "ties" => stem(1, ""),
         _ if lower.ends_with("ies") && lower.len() > 4 => stem(3, "y"),
-        _ if ["sses", "shes", "ches", "xes", "zzes", "statuses"].iter().any(|e| lower.ends_with(e)) => {
+        _ if ["sses", "shes", "ches", "xes", "zzes", "statuses"]
+            .iter()
+            .any(|e| lower.ends_with(e)) =>
+        {
             stem(2, "")
         }
         _ => stem(1, ""),
@@ -111,10 +122,10 @@ pub(crate) fn operation_id(method: &str, parts: &[Part], is_list: bool) -> Strin
         if let Part::Static(text) = part {
             let is_picked = matches!(nouns.get(at + 1), Some(Part::Parameter(_)));
             words.push(pascal(&if is_picked { singular(text) } else { text.clone() }));
-        } else if at == 0 || matches!(nouns.get(at.wrapping_sub(1)), Some(Part::Parameter(_))) {
-            if let Part::Parameter(name) = part {
-                words.push(format!("By{}", pascal(name)));
-            }
+        } else if let Part::Parameter(name) = part
+            && (at == 0 || matches!(nouns.get(at.wrapping_sub(1)), Some(Part::Parameter(_))))
+        {
+            words.push(format!("By{}", pascal(name)));
         }
     }
     let last_static = nouns.last().and_then(|p| match p {
@@ -127,8 +138,8 @@ pub(crate) fn operation_id(method: &str, parts: &[Part], is_list: bool) -> Strin
         "get" => "get",
         "post" => {
             // `POST /orders/{orderId}/cancel` -> `cancelOrder`
-            let after_item = nouns.len() >= 2
-                && matches!(nouns.get(nouns.len() - 2), Some(Part::Parameter(_)));
+            let after_item =
+                nouns.len() >= 2 && matches!(nouns.get(nouns.len() - 2), Some(Part::Parameter(_)));
             if let Some(action) = last_static
                 && after_item
                 && !is_plural(action)

@@ -83,7 +83,8 @@ impl Template {
         };
         let is_id = formats.contains(Formats::INTEGER)
             || formats.contains(Formats::UUID)
-            || (variable.values.min_length >= 16 && variable.values.min_length == variable.values.max_length);
+            || (variable.values.min_length >= 16
+                && variable.values.min_length == variable.values.max_length);
         if formats.contains(Formats::DATE) && !is_id {
             return "date".to_owned();
         }
@@ -147,9 +148,11 @@ pub(crate) fn build(
     options: &InferOptions,
 ) -> Operation {
     let mut parameters = template.parameters.clone();
-    for (place, set) in
-        [(Place::Query, &stats.query), (Place::Header, &stats.headers), (Place::Cookie, &stats.cookies)]
-    {
+    for (place, set) in [
+        (Place::Query, &stats.query),
+        (Place::Header, &stats.headers),
+        (Place::Cookie, &stats.cookies),
+    ] {
         parameters.extend(fields(place, set, stats.success, options));
     }
     let responses = responses(stats, options);
@@ -193,11 +196,21 @@ fn notes(template: &Template, stats: &MethodStats) -> Vec<String> {
         notes.push("Which path segments are parameters is uncertain.".to_owned());
     }
     if stats.complete < stats.count {
-        notes.push(format!("{} of {} exchanges were not seen whole.", stats.count - stats.complete, stats.count));
+        notes.push(format!(
+            "{} of {} exchanges were not seen whole.",
+            stats.count - stats.complete,
+            stats.count
+        ));
     }
     let credentials = &stats.credentials;
-    if credentials.accepted.is_empty() && credentials.refused_anonymous > 0 && credentials.anonymous == 0 {
-        notes.push("Refused callers without a credential; no accepted credential was recognised.".to_owned());
+    if credentials.accepted.is_empty()
+        && credentials.refused_anonymous > 0
+        && credentials.anonymous == 0
+    {
+        notes.push(
+            "Refused callers without a credential; no accepted credential was recognised."
+                .to_owned(),
+        );
     }
     notes
 }
@@ -217,7 +230,13 @@ fn field_name(field: &Field) -> Option<&str> {
     if name.is_class || name.is_personal { None } else { name.text().filter(|t| !t.is_empty()) }
 }
 
-fn parameter(name: &str, place: Place, field: &Field, calls: u64, options: &InferOptions) -> Parameter {
+fn parameter(
+    name: &str,
+    place: Place,
+    field: &Field,
+    calls: u64,
+    options: &InferOptions,
+) -> Parameter {
     let values = schema::of_values(&field.values, options);
     let is_array = field.repeated > 0 && place == Place::Query;
     Parameter {

@@ -54,8 +54,7 @@ fn json(stats: &SchemaStats, options: &InferOptions, depth: u32) -> Schema {
         if stats.count == strings.count + stats.nulls {
             schema.enumeration = enumeration(&strings.distinct, &strings.personal, options);
         }
-        schema.is_open =
-            strings.count >= options.min_enum_samples && schema.enumeration.is_empty();
+        schema.is_open = strings.count >= options.min_enum_samples && schema.enumeration.is_empty();
     }
     if let Some(arrays) = &stats.arrays {
         types = types.with(Types::ARRAY);

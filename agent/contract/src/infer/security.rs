@@ -40,7 +40,8 @@ impl Schemes {
             scheme: scheme.to_owned(),
             bearer_format: format.map(str::to_owned),
         };
-        let key = |place, name: &str| SecurityScheme::ApiKey { place, name: name.to_owned(), note: None };
+        let key =
+            |place, name: &str| SecurityScheme::ApiKey { place, name: name.to_owned(), note: None };
         let (name, scheme) = match credential {
             StoredCredential::Bearer => ("bearerAuth".to_owned(), http("bearer", None)),
             StoredCredential::Jwt => ("bearerAuth".to_owned(), http("bearer", Some("JWT"))),
@@ -54,16 +55,20 @@ impl Schemes {
                     note: Some(format!("The value is `{} <credential>`.", scheme.as_str())),
                 },
             ),
-            StoredCredential::HeaderKey(name) => {
-                (format!("{}Header", named(name.as_str(), "key")), key(Place::Header, name.as_str()))
-            }
+            StoredCredential::HeaderKey(name) => (
+                format!("{}Header", named(name.as_str(), "key")),
+                key(Place::Header, name.as_str()),
+            ),
             StoredCredential::QueryKey(name) => {
                 (format!("{}Query", named(name.as_str(), "key")), key(Place::Query, name.as_str()))
             }
-            StoredCredential::CookieKey(name) => {
-                (format!("{}Cookie", named(name.as_str(), "key")), key(Place::Cookie, name.as_str()))
+            StoredCredential::CookieKey(name) => (
+                format!("{}Cookie", named(name.as_str(), "key")),
+                key(Place::Cookie, name.as_str()),
+            ),
+            StoredCredential::ClientCertificate => {
+                ("mutualTls".to_owned(), SecurityScheme::MutualTls)
             }
-            StoredCredential::ClientCertificate => ("mutualTls".to_owned(), SecurityScheme::MutualTls),
         };
         self.found
             .entry(name.clone())

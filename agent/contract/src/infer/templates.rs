@@ -92,7 +92,9 @@ fn walk(
         }
     }
     if let Some(overflow) = misses.children.overflow() {
-        let at = groups.iter().position(|g| matches!(&g.segment, Segment::Parameter(v) if v.suffix.is_empty()));
+        let at = groups
+            .iter()
+            .position(|g| matches!(&g.segment, Segment::Parameter(v) if v.suffix.is_empty()));
         match at.and_then(|at| below.get_mut(at)) {
             Some(below) => below.combine(&overflow.node, UNBOUNDED),
             None => decided.unmatched += overflow.node.total(),
@@ -401,7 +403,15 @@ fn clusters(candidates: Vec<Candidate<'_>>) -> Vec<Vec<Candidate<'_>>> {
 fn is_singleton(text: &str) -> bool {
     matches!(
         text,
-        "me" | "self" | "current" | "latest" | "mine" | "default" | "whoami" | "new" | "all" | "search"
+        "me" | "self"
+            | "current"
+            | "latest"
+            | "mine"
+            | "default"
+            | "whoami"
+            | "new"
+            | "all"
+            | "search"
     )
 }
 
@@ -459,7 +469,7 @@ fn weigh(
     cluster.iter().for_each(|c| behaviour.absorb(&c.behaviour));
     if let Some(known) = known {
         let likeness = known.likeness(&behaviour);
-        if likeness.is_informed && is_wordy && likeness.degree >= 0.7 {
+        if likeness.is_informed && is_wordy && likeness.degree >= 0.6 {
             score += if surroundings.is_resource_level { 2.0 } else { 5.0 };
         } else if likeness.is_informed && likeness.degree >= 0.6 {
             score += if is_wordy { 2.0 } else { 2.5 };
@@ -478,7 +488,10 @@ fn weigh(
     let produced = share(&|t| t.produced * 3 >= t.count);
     score += produced * if is_wordy || surroundings.is_resource_level { 1.0 } else { 2.0 };
     let is_informed = cluster.len() > 1
-        && cluster.first().zip(cluster.get(1)).is_some_and(|(a, b)| a.behaviour.likeness(&b.behaviour).is_informed);
+        && cluster
+            .first()
+            .zip(cluster.get(1))
+            .is_some_and(|(a, b)| a.behaviour.likeness(&b.behaviour).is_informed);
     score += n.log2() * if is_informed { 1.0 } else { 0.5 };
     if is_informed && is_wordy && cluster.len() >= 3 && surroundings.follows_plural {
         score += 1.5;

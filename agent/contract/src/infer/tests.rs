@@ -58,25 +58,91 @@ fn shop(rounds: u64) -> Vec<Observation> {
     for round in 0..rounds {
         let id = 100 + noise.below(500);
         let list: Vec<Json> = (0..3).map(|i| user(&mut noise, id + i)).collect();
-        all.push(traffic.exchange(Method::Get, &format!("/api/v1/users?page={round}"), None, 200, Some(&json!(list))));
+        all.push(traffic.exchange(
+            Method::Get,
+            &format!("/api/v1/users?page={round}"),
+            None,
+            200,
+            Some(&json!(list)),
+        ));
         let one = user(&mut noise, id);
-        all.push(traffic.exchange(Method::Get, &format!("/api/v1/users/{id}"), None, 200, Some(&one)));
-        all.push(traffic.exchange(Method::Post, "/api/v1/users", Some(&json!({"name": "x"})), 201, Some(&one)));
+        all.push(traffic.exchange(
+            Method::Get,
+            &format!("/api/v1/users/{id}"),
+            None,
+            200,
+            Some(&one),
+        ));
+        all.push(traffic.exchange(
+            Method::Post,
+            "/api/v1/users",
+            Some(&json!({"name": "x"})),
+            201,
+            Some(&one),
+        ));
         let me = json!({ "id": id, "roles": ["a"], "settings": { "sort": true } });
         all.push(traffic.exchange(Method::Get, "/api/v1/users/me", None, 200, Some(&me)));
         let order = json!({ "id": id * 3, "items": [{ "sku": "k", "count": 2 }], "total": 3 });
-        all.push(traffic.exchange(Method::Get, &format!("/api/v1/users/{id}/orders/{}", id * 3), None, 200, Some(&order)));
-        all.push(traffic.exchange(Method::Post, &format!("/api/v1/orders/{}/cancel", id * 3), None, 202, None));
+        all.push(traffic.exchange(
+            Method::Get,
+            &format!("/api/v1/users/{id}/orders/{}", id * 3),
+            None,
+            200,
+            Some(&order),
+        ));
+        all.push(traffic.exchange(
+            Method::Post,
+            &format!("/api/v1/orders/{}/cancel", id * 3),
+            None,
+            202,
+            None,
+        ));
         let slug = noise.slug();
         let product = json!({ "title": slug, "state": "x", "tags": [], "owner": { "id": id } });
-        all.push(traffic.exchange(Method::Get, &format!("/api/v1/products/{slug}"), None, 200, Some(&product)));
+        all.push(traffic.exchange(
+            Method::Get,
+            &format!("/api/v1/products/{slug}"),
+            None,
+            200,
+            Some(&product),
+        ));
         let comments = json!({ "data": [{ "message": "m", "created": round }], "total": 1 });
-        all.push(traffic.exchange(Method::Get, &format!("/api/v1/products/{slug}/comments"), None, 200, Some(&comments)));
-        all.push(traffic.exchange(Method::Get, "/health", None, 200, Some(&json!({ "status": "ok" }))));
+        all.push(traffic.exchange(
+            Method::Get,
+            &format!("/api/v1/products/{slug}/comments"),
+            None,
+            200,
+            Some(&comments),
+        ));
+        all.push(traffic.exchange(
+            Method::Get,
+            "/health",
+            None,
+            200,
+            Some(&json!({ "status": "ok" })),
+        ));
         let error = json!({ "error": "none", "message": "no" });
-        all.push(traffic.exchange(Method::Get, &format!("/api/v1/users/{}", id + 7000), None, 404, Some(&error)));
-        all.push(traffic.exchange(Method::Get, &format!("/{}.php", noise.slug()), None, 404, Some(&error)));
-        all.push(traffic.exchange(Method::Get, &format!("/wp-admin/{}", noise.slug()), None, 404, None));
+        all.push(traffic.exchange(
+            Method::Get,
+            &format!("/api/v1/users/{}", id + 7000),
+            None,
+            404,
+            Some(&error),
+        ));
+        all.push(traffic.exchange(
+            Method::Get,
+            &format!("/{}.php", noise.slug()),
+            None,
+            404,
+            Some(&error),
+        ));
+        all.push(traffic.exchange(
+            Method::Get,
+            &format!("/wp-admin/{}", noise.slug()),
+            None,
+            404,
+            None,
+        ));
     }
     all
 }
@@ -136,7 +202,10 @@ fn schemas_have_types_nullability_enumerations_and_what_is_required() {
     let items = media.schema.as_ref().and_then(|s| s.items.as_ref()).expect("an array");
     let name = items.reference.as_ref().expect("shared with the single resource");
     let single = &find(&contract, "GET /api/v1/users/{userId}").responses[&200];
-    assert_eq!(single.content["application/json"].schema.as_ref().and_then(|s| s.reference.clone()), Some(name.clone()));
+    assert_eq!(
+        single.content["application/json"].schema.as_ref().and_then(|s| s.reference.clone()),
+        Some(name.clone())
+    );
     assert_eq!(name, "User");
     let user = &contract.components[name];
     assert_eq!(user.properties["id"].types, Types::INTEGER);
@@ -145,7 +214,10 @@ fn schemas_have_types_nullability_enumerations_and_what_is_required() {
     assert_eq!(user.properties["state"].enumeration, ["active", "invited", "locked"]);
     assert_eq!(user.required, ["id", "name", "state", "total"]);
     let page = users.parameters.iter().find(|p| p.name == "page").expect("a query parameter");
-    assert_eq!((page.place, page.schema.types, page.is_required), (Place::Query, Types::INTEGER, true));
+    assert_eq!(
+        (page.place, page.schema.types, page.is_required),
+        (Place::Query, Types::INTEGER, true)
+    );
 }
 
 #[test]
@@ -158,10 +230,19 @@ fn slugs_of_words_are_values_where_they_behave_alike_and_came_from_the_service()
         all.push(traffic.exchange(Method::Get, "/categories", None, 200, Some(&json!(list))));
         for name in names {
             let one = json!({ "name": name, "total": round, "items": [{ "id": 1, "title": "t" }] });
-            all.push(traffic.exchange(Method::Get, &format!("/categories/{name}"), None, 200, Some(&one)));
+            all.push(traffic.exchange(
+                Method::Get,
+                &format!("/categories/{name}"),
+                None,
+                200,
+                Some(&one),
+            ));
         }
     }
-    assert_eq!(bare(&learn(&all)).into_iter().collect::<Vec<_>>(), ["Get /categories", "Get /categories/{}"]);
+    assert_eq!(
+        bare(&learn(&all)).into_iter().collect::<Vec<_>>(),
+        ["Get /categories", "Get /categories/{}"]
+    );
 }
 
 #[test]
@@ -169,9 +250,17 @@ fn resources_of_like_shape_stay_apart() {
     let mut traffic = Traffic::default();
     let mut all = Vec::new();
     for round in 0..8 {
-        for (name, key) in [("users", "roles"), ("orders", "items"), ("posts", "comments"), ("files", "owner")] {
+        for (name, key) in
+            [("users", "roles"), ("orders", "items"), ("posts", "comments"), ("files", "owner")]
+        {
             let list = json!({ "data": [{ "id": round, "name": "n", key: "x" }], "total": 1 });
-            all.push(traffic.exchange(Method::Get, &format!("/api/{name}"), None, 200, Some(&list)));
+            all.push(traffic.exchange(
+                Method::Get,
+                &format!("/api/{name}"),
+                None,
+                200,
+                Some(&list),
+            ));
         }
     }
     let found = bare(&learn(&all));
@@ -188,7 +277,13 @@ fn two_adjacent_parameters_and_suffixes_are_found() {
         let repo = json!({ "id": 1, "name": "n", "owner": { "name": "o" }, "created": true });
         all.push(traffic.exchange(Method::Get, &target, None, 200, Some(&repo)));
         let id = noise.below(9999);
-        all.push(traffic.exchange(Method::Get, &format!("/reports/{id}.json"), None, 200, Some(&repo)));
+        all.push(traffic.exchange(
+            Method::Get,
+            &format!("/reports/{id}.json"),
+            None,
+            200,
+            Some(&repo),
+        ));
         all.push(traffic.exchange(Method::Post, &format!("/orders/{id}:cancel"), None, 200, None));
     }
     let found: Vec<String> = bare(&learn(&all)).into_iter().collect();
@@ -228,7 +323,11 @@ fn security_is_required_optional_or_absent() {
     }
     let contract = learn(&all);
     let of = |s: &str| find(&contract, s).security.clone();
-    let only = |scheme: &str, is_optional| Security { schemes: vec![scheme.to_owned()], is_optional, ..Security::default() };
+    let only = |scheme: &str, is_optional| Security {
+        schemes: vec![scheme.to_owned()],
+        is_optional,
+        ..Security::default()
+    };
     assert_eq!(of("GET /orders"), only("bearerAuth", false));
     assert_eq!(of("GET /posts"), only("basicAuth", true));
     assert_eq!(of("GET /health"), Security::default());
@@ -248,7 +347,11 @@ fn truncation_never_makes_a_property_optional() {
         if round % 3 == 0 {
             let body = &mut observation.response.as_mut().expect("a response").body;
             body.is_whole = false;
-            if let crate::observation::Content::Json(crate::observation::Node::Object { members, is_closed }) = &mut body.content {
+            if let crate::observation::Content::Json(crate::observation::Node::Object {
+                members,
+                is_closed,
+            }) = &mut body.content
+            {
                 members.truncate(1);
                 *is_closed = false;
             }
@@ -277,7 +380,8 @@ fn objects_with_keys_that_vary_are_maps() {
         })
         .collect();
     let contract = learn(&all);
-    let schema = find(&contract, "GET /status").responses[&200].content["application/json"].schema.clone();
+    let schema =
+        find(&contract, "GET /status").responses[&200].content["application/json"].schema.clone();
     let data = schema.expect("a schema").properties["data"].clone();
     assert!(data.properties.is_empty());
     assert_eq!(data.values.expect("a map").properties["total"].types, Types::INTEGER);
@@ -320,7 +424,13 @@ fn a_flood_of_slugs_neither_hides_what_is_named_nor_grows_without_bound() {
         let target = format!("/products/{}-{}", noise.slug(), noise.slug());
         known.record(&traffic.exchange(Method::Get, &target, None, 200, Some(&one)));
         if i % 1000 == 0 {
-            known.record(&traffic.exchange(Method::Get, "/gadget", None, 200, Some(&json!({ "q": 1 }))));
+            known.record(&traffic.exchange(
+                Method::Get,
+                "/gadget",
+                None,
+                200,
+                Some(&json!({ "q": 1 })),
+            ));
         }
     }
     assert!(known.approximate_bytes() < 1 << 20, "{}", known.approximate_bytes());

@@ -14,14 +14,18 @@ const HEADER_BYTES: usize = MAGIC.len() + 2 + CHECKSUM_BYTES;
 /// Why stored statistics could not be read.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum DecodeError {
-    #[error("stored statistics: not statistics of stoa-gateway; remove the record, it will be learnt again")]
+    #[error(
+        "stored statistics: not statistics of stoa-gateway; remove the record, it will be learnt again"
+    )]
     NotStatistics,
     #[error(
         "stored statistics: layout {found}, this build reads layout {VERSION}; use the version that \
          wrote them, or remove the state directory to learn again"
     )]
     Version { found: u16 },
-    #[error("stored statistics: damaged (checksum differs); remove the record, it will be learnt again")]
+    #[error(
+        "stored statistics: damaged (checksum differs); remove the record, it will be learnt again"
+    )]
     Damaged,
     #[error("stored statistics: malformed ({0}); remove the record, it will be learnt again")]
     Malformed(String),

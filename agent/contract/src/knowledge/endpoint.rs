@@ -10,9 +10,7 @@ use super::{
     token::{self, TokenStats},
     value::{StoredText, ValueStats, add_counts},
 };
-use crate::observation::{
-    BodyShape, Content, Credential, Observation, Text, Token, Value,
-};
+use crate::observation::{BodyShape, Content, Credential, Observation, Text, Token, Value};
 
 /// Parameters of one place: query, headers or cookies.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -396,7 +394,8 @@ impl MethodStats {
             Some(response) => {
                 let bits = u32::BITS - observation.latency_us.leading_zeros();
                 *self.latency.entry(bits as u8).or_default() += 1;
-                let status = if (100..=599).contains(&response.status) { response.status } else { 0 };
+                let status =
+                    if (100..=599).contains(&response.status) { response.status } else { 0 };
                 let stats = self.responses.entry(status).or_insert_with(grow(grown));
                 stats.count += 1;
                 stats.headers.add(&response.headers, bounds, grown);
@@ -441,13 +440,19 @@ impl MethodStats {
     }
 
     pub fn bytes(&self) -> usize {
-        let fields = self.query.fields.bytes() + self.headers.fields.bytes() + self.cookies.fields.bytes();
+        let fields =
+            self.query.fields.bytes() + self.headers.fields.bytes() + self.cookies.fields.bytes();
         let credentials = (self.credentials.accepted.len() + self.credentials.refused.len()) * 64;
         let responses: usize = self
             .responses
             .values()
             .map(|r| size_of::<ResponseStats>() + r.headers.fields.bytes() + r.body.bytes())
             .sum();
-        size_of::<Self>() + fields + credentials + self.request.bytes() + responses + self.latency.len() * 16
+        size_of::<Self>()
+            + fields
+            + credentials
+            + self.request.bytes()
+            + responses
+            + self.latency.len() * 16
     }
 }

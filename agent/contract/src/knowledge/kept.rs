@@ -109,7 +109,7 @@ impl<T: Part> Kept<T> {
             let count = self.count(key.kind, limit);
             let largest = self.largest(key.kind);
             if limit == 0 || (count >= limit && largest.is_some_and(|l| l < key)) {
-                return &mut *self
+                return &mut self
                     .overflow
                     .get_or_insert_with(|| {
                         let made = empty();

@@ -43,7 +43,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { bytes: 16 << 20, words: 256, others: 96 }
+        Self { bytes: 32 << 20, words: 256, others: 96 }
     }
 }
 
@@ -116,7 +116,8 @@ impl ServiceKnowledge {
         stats.first_seen = Some(stats.first_seen.map_or(observation.at, |t| t.min(observation.at)));
         stats.last_seen = stats.last_seen.max(Some(observation.at));
         count_personal(observation, &mut stats.personal);
-        if observation.is_preflight || matches!(observation.method, Method::Other | Method::Connect) {
+        if observation.is_preflight || matches!(observation.method, Method::Other | Method::Connect)
+        {
             stats.preflights += 1;
             return;
         }
@@ -128,7 +129,9 @@ impl ServiceKnowledge {
                 }
                 stats.paths.add(observation, bounds, &mut grown);
             }
-            Outcome::Refused | Outcome::Failure => stats.misses.add(observation, misses, &mut grown),
+            Outcome::Refused | Outcome::Failure => {
+                stats.misses.add(observation, misses, &mut grown)
+            }
         }
         self.estimate += grown;
         if self.estimate > self.limits.bytes && self.stats.level < MAX_LEVEL {

@@ -55,10 +55,11 @@ impl PathNode {
         for segment in observation.path.iter().take(MAX_SEGMENTS) {
             node = node.descend(segment, bounds, grown);
         }
-        node.methods
-            .entry(observation.method)
-            .or_insert_with(grow(grown))
-            .add(observation, bounds, grown);
+        node.methods.entry(observation.method).or_insert_with(grow(grown)).add(
+            observation,
+            bounds,
+            grown,
+        );
     }
 
     fn descend(&mut self, segment: &PathSegment, bounds: Bounds, grown: &mut usize) -> &mut Self {

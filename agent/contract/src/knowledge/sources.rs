@@ -44,7 +44,13 @@ impl Knowledge {
 
     /// Counts one observation of a service under a source, whose version increases by one.
     /// `bucket_seconds` is the length of the time buckets.
-    pub fn record(&mut self, service: &str, node: &str, bucket_seconds: u64, observation: &Observation) {
+    pub fn record(
+        &mut self,
+        service: &str,
+        node: &str,
+        bucket_seconds: u64,
+        observation: &Observation,
+    ) {
         let bucket = observation.at - observation.at % bucket_seconds.max(1);
         let source = SourceId { node: node.to_owned(), bucket };
         let (version, known) = self
@@ -67,7 +73,9 @@ impl Knowledge {
             Entry::Occupied(mut occupied) => {
                 let (own_version, own) = occupied.get();
                 let is_newer = match version.cmp(own_version) {
-                    std::cmp::Ordering::Equal => known.stats != own.stats && known.encode() > own.encode(),
+                    std::cmp::Ordering::Equal => {
+                        known.stats != own.stats && known.encode() > own.encode()
+                    }
                     order => order.is_gt(),
                 };
                 if is_newer {
@@ -95,7 +103,10 @@ impl Knowledge {
     }
 
     /// The sources of one service, with their versions, oldest node first.
-    pub fn sources(&self, service: &str) -> impl Iterator<Item = (&SourceId, u64, &ServiceKnowledge)> {
+    pub fn sources(
+        &self,
+        service: &str,
+    ) -> impl Iterator<Item = (&SourceId, u64, &ServiceKnowledge)> {
         self.services.get(service).into_iter().flatten().map(|(s, (v, k))| (s, *v, k))
     }
 

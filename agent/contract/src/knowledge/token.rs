@@ -102,11 +102,10 @@ pub(crate) fn key(token: &Token, suffix: Option<&Text>) -> Key {
 
 /// Spreads evenly, as keys must: FNV-1a, then the finalizer of SplitMix64.
 pub(crate) fn mix(seed: u64, text: &str) -> u64 {
-    let mut h = text
-        .bytes()
-        .fold(seed ^ 0xcbf2_9ce4_8422_2325, |h, b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3));
+    let mut h = text.bytes().fold(seed ^ 0xcbf2_9ce4_8422_2325, |h, b| {
+        (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3)
+    });
     h = (h ^ (h >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     h = (h ^ (h >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     h ^ (h >> 31)
 }
-

@@ -6,10 +6,9 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::observation::{Formats, Number, Personal, Text, TokenHash, Value};
 
-/// Distinct values kept while they may still be all there are.
-pub(crate) const MAX_LISTED: usize = 32;
-/// Distinct values kept once there were more: enough to estimate how many.
-const MAX_SAMPLED: usize = 12;
+/// Distinct values kept while they may still be all there are; once there were more, none is:
+/// they are no enumeration.
+pub(crate) const MAX_LISTED: usize = 24;
 
 /// [`Text`] at rest. The one way to make a text from something that is not an exchange: stored
 /// statistics, whose text `redact` admitted when they were recorded.
@@ -34,14 +33,13 @@ impl StoredText {
     }
 }
 
-/// How many different values, and which, where they are few: the values of the smallest hashes,
-/// with exact counts. See `kept` for why combining is exact.
+/// Which values, where they are few, with exact counts.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Distinct {
     /// Sorted by hash.
     listed: Vec<Listed>,
     /// There were more values than `MAX_LISTED`.
-    pub is_sampled: bool,
+    pub is_many: bool,
     pub count: u64,
 }
 
@@ -55,8 +53,10 @@ pub(crate) struct Listed {
 impl Distinct {
     pub fn add(&mut self, hash: TokenHash, text: &Option<Text>) {
         self.count += 1;
-        self.insert(hash.0, 1, StoredText::of(text));
-        self.trim();
+        if !self.is_many {
+            self.insert(hash.0, 1, StoredText::of(text));
+            self.trim();
+        }
     }
 
     fn insert(&mut self, hash: u64, count: u64, text: Option<StoredText>) {
@@ -72,15 +72,15 @@ impl Distinct {
     }
 
     fn trim(&mut self) {
-        self.is_sampled |= self.listed.len() > MAX_LISTED;
-        if self.is_sampled {
-            self.listed.truncate(MAX_SAMPLED);
+        self.is_many |= self.listed.len() > MAX_LISTED;
+        if self.is_many {
+            self.listed = Vec::new();
         }
     }
 
     pub fn combine(&mut self, other: &Self) {
         self.count += other.count;
-        self.is_sampled |= other.is_sampled;
+        self.is_many |= other.is_many;
         for l in &other.listed {
             self.insert(l.hash, l.count, l.text.clone());
         }
@@ -100,12 +100,17 @@ impl Distinct {
     /// Good-Turing: the chance that the next value is one not seen before is about the share of
     /// samples whose value was seen once.
     pub fn is_saturated(&self) -> bool {
-        !self.is_sampled && (self.singletons() as f64) <= 0.02 * self.count as f64
+        !self.is_many && (self.singletons() as f64) <= 0.02 * self.count as f64
     }
 
     pub fn bytes(&self) -> usize {
         self.listed.capacity() * size_of::<Listed>()
-            + self.listed.iter().filter_map(|l| l.text.as_ref()).map(|t| t.as_str().len() + 16).sum::<usize>()
+            + self
+                .listed
+                .iter()
+                .filter_map(|l| l.text.as_ref())
+                .map(|t| t.as_str().len() + 16)
+                .sum::<usize>()
     }
 }
 
@@ -115,7 +120,6 @@ pub(crate) struct NumberStats {
     pub fractional: u64,
     pub negative: u64,
     pub max_bits: u8,
-    pub distinct: Distinct,
     pub personal: BTreeMap<Personal, u64>,
 }
 
@@ -125,7 +129,6 @@ impl NumberStats {
         self.fractional += u64::from(!number.is_integer);
         self.negative += u64::from(number.is_negative);
         self.max_bits = self.max_bits.max(number.bits);
-        self.distinct.add(number.hash, &None);
         if let Some(class) = number.personal {
             *self.personal.entry(class).or_default() += 1;
         }
@@ -136,12 +139,11 @@ impl NumberStats {
         self.fractional += other.fractional;
         self.negative += other.negative;
         self.max_bits = self.max_bits.max(other.max_bits);
-        self.distinct.combine(&other.distinct);
         add_counts(&mut self.personal, &other.personal);
     }
 
     pub fn bytes(&self) -> usize {
-        size_of::<Self>() + self.distinct.bytes() + self.personal.len() * 32
+        size_of::<Self>() + self.personal.len() * 32
     }
 }
 
@@ -194,8 +196,9 @@ impl ValueStats {
             self.negative += u64::from(number.is_negative);
             self.max_bits = self.max_bits.max(number.bits);
         }
-        let text = if value.personal.is_some() { &None } else { &value.text };
-        self.distinct.add(value.hash, text);
+        if value.personal.is_none() {
+            self.distinct.add(value.hash, &value.text);
+        }
         if let Some(class) = value.personal {
             *self.personal.entry(class).or_default() += 1;
         }

@@ -30,7 +30,8 @@ pub fn to_value(contract: &Contract) -> Value {
     document.insert("openapi".to_owned(), json!("3.1.0"));
     document.insert("info".to_owned(), info(contract));
     if !contract.servers.is_empty() {
-        let servers: Vec<Value> = contract.servers.iter().map(|url| json!({ "url": url })).collect();
+        let servers: Vec<Value> =
+            contract.servers.iter().map(|url| json!({ "url": url })).collect();
         document.insert("servers".to_owned(), Value::Array(servers));
     }
     let mut tags: Vec<&str> = contract.operations.iter().filter_map(|o| o.tag.as_deref()).collect();
@@ -291,11 +292,13 @@ fn reason(status: u16) -> &'static str {
         502 => "Bad Gateway",
         503 => "Service Unavailable",
         504 => "Gateway Timeout",
-        100..=199 => "Informational",
-        200..=299 => "Success",
-        300..=399 => "Redirection",
-        400..=499 => "Client error",
-        _ => "Server error",
+        _ => match status / 100 {
+            1 => "Informational",
+            2 => "Success",
+            3 => "Redirection",
+            4 => "Client error",
+            _ => "Server error",
+        },
     }
 }
 

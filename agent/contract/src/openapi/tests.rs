@@ -14,12 +14,19 @@ fn contract() -> Contract {
     let mut known = ServiceKnowledge::default();
     for round in 0..25 {
         let user = json!({ "id": round, "email": "a@b.test", "name": null, "tags": ["a"], "owner": { "id": 1 } });
-        let list = traffic.exchange(Method::Get, "/users?page=1&sort=name", None, 200, Some(&json!([user])));
+        let list = traffic.exchange(
+            Method::Get,
+            "/users?page=1&sort=name",
+            None,
+            200,
+            Some(&json!([user])),
+        );
         known.record(&with_credential(list, Credential::HeaderKey(Text::admit("X-Api-Key"))));
         let one = traffic.exchange(Method::Get, &format!("/users/{round}"), None, 200, Some(&user));
         known.record(&with_credential(one, Credential::Jwt));
         known.record(&traffic.exchange(Method::Post, "/users", Some(&user), 201, Some(&user)));
-        let mut lost = traffic.exchange(Method::Delete, &format!("/users/{round}"), None, 204, None);
+        let mut lost =
+            traffic.exchange(Method::Delete, &format!("/users/{round}"), None, 204, None);
         lost.is_complete = round % 2 == 0;
         lost.bytes_lost = 10;
         known.record(&lost);
@@ -55,7 +62,8 @@ fn references_resolve_and_path_parameters_match_their_templates() {
             let parameters = operation["parameters"].as_array().cloned().unwrap_or_default();
             let named = parameters.iter().filter(|p| p["in"] == "path");
             let all_there = named.clone().all(|p| {
-                p["required"] == true && template.contains(&format!("{{{}}}", p["name"].as_str().unwrap_or("")))
+                p["required"] == true
+                    && template.contains(&format!("{{{}}}", p["name"].as_str().unwrap_or("")))
             });
             assert!(all_there && named.count() == template.matches('{').count(), "{template}");
         }
@@ -79,7 +87,10 @@ fn provenance_and_loss_are_in_the_document() {
 fn security_is_by_operation() {
     let document = to_value(&contract());
     assert_eq!(at(&document, "/paths/~1users/get/security"), &json!([{ "xApiKeyHeader": [] }]));
-    assert_eq!(at(&document, "/paths/~1users~1{userId}/get/security"), &json!([{ "bearerAuth": [] }]));
+    assert_eq!(
+        at(&document, "/paths/~1users~1{userId}/get/security"),
+        &json!([{ "bearerAuth": [] }])
+    );
     assert!(document.pointer("/paths/~1users/post/security").is_none());
     assert_eq!(at(&document, "/components/securitySchemes/xApiKeyHeader/in"), "header");
 }
@@ -107,7 +118,8 @@ fn schemas_are_of_the_dialect_of_3_1() {
         is_nullable: true,
         ..Default::default()
     };
-    let expected = json!({ "anyOf": [{ "$ref": "#/components/schemas/User" }, { "type": "null" }] });
+    let expected =
+        json!({ "anyOf": [{ "$ref": "#/components/schemas/User" }, { "type": "null" }] });
     assert_eq!(schema_value(&reference), expected);
     let value = schema_value(&crate::infer::Schema::default());
     assert_eq!(value, json!({}));

@@ -100,6 +100,15 @@ pub(super) fn classify(words: &[String]) -> Field {
         "subscriptionkey",
         "authkey",
         "appkey",
+        "applicationkey",
+        "userkey",
+        "clientkey",
+        "projectkey",
+        "functionskey",
+        "functionkey",
+        "masterkey",
+        "serverkey",
+        "rapidapikey",
         "licensekey",
         "accesskeyid",
         "consumerkey",
@@ -456,7 +465,142 @@ pub(super) fn classify(words: &[String]) -> Field {
     ]) {
         return Field::Quiet;
     }
+    if is_identifier(words, last) || names_a_person(words, last) {
+        return Field::Quiet;
+    }
     Field::Open
+}
+
+/// Values of such a field tell one thing from all others of its kind.
+fn is_identifier(words: &[String], last: &str) -> bool {
+    matches!(
+        last,
+        "id" | "ids"
+            | "uuid"
+            | "guid"
+            | "uid"
+            | "oid"
+            | "pk"
+            | "ref"
+            | "refs"
+            | "reference"
+            | "key"
+            | "keys"
+            | "handle"
+            | "sku"
+            | "serial"
+            | "hash"
+            | "sha"
+            | "sha1"
+            | "sha256"
+            | "md5"
+            | "digest"
+            | "checksum"
+            | "fingerprint"
+            | "etag"
+            | "identifier"
+            | "number"
+            | "seed"
+            | "salt"
+            | "invite"
+            | "voucher"
+            | "coupon"
+    ) || (last == "field" && words.iter().any(|w| w == "id"))
+}
+
+/// Values of such a field name somebody, in whatever way: `author`, `assignedTo`, `created_by`.
+fn names_a_person(words: &[String], last: &str) -> bool {
+    let before = words.iter().rev().nth(1).map_or("", String::as_str);
+    is_person(words)
+        || match last {
+            // Orders are by a field, not by a person.
+            "by" => !matches!(
+                before,
+                "" | "sort" | "sorted" | "order" | "ordered" | "group" | "grouped" | "filter"
+            ),
+            "to" | "from" => {
+                matches!(before, "" | "assigned" | "sent" | "shared" | "delegated" | "reply")
+            }
+            _ => matches!(
+                last,
+                "reviewer"
+                    | "reviewers"
+                    | "reporter"
+                    | "requester"
+                    | "requestor"
+                    | "approver"
+                    | "approvers"
+                    | "editor"
+                    | "editors"
+                    | "maintainer"
+                    | "maintainers"
+                    | "participant"
+                    | "operator"
+                    | "agent"
+                    | "actor"
+                    | "subscriber"
+                    | "subscribers"
+                    | "supervisor"
+                    | "organizer"
+                    | "follower"
+                    | "followers"
+                    | "leader"
+                    | "lead"
+                    | "winner"
+                    | "player"
+                    | "players"
+                    | "worker"
+                    | "workers"
+                    | "staff"
+                    | "doctor"
+                    | "practitioner"
+                    | "host"
+                    | "cc"
+                    | "bcc"
+                    | "recipients"
+                    | "senders"
+                    | "who"
+                    | "whom"
+                    | "tenant"
+                    | "holder"
+                    | "beneficiary"
+                    | "payer"
+                    | "payee"
+                    | "signer"
+                    | "signatory"
+                    | "caller"
+                    | "committer"
+                    | "uploader"
+                    | "submitter"
+                    | "initiator"
+                    | "collaborator"
+                    | "collaborators"
+                    | "accounts"
+                    | "students"
+                    | "teachers"
+                    | "buyers"
+                    | "sellers"
+                    | "managers"
+                    | "creators"
+                    | "candidates"
+                    | "applicants"
+                    | "responsible"
+                    | "mentions"
+                    | "mention"
+            ),
+        }
+}
+
+/// Half of a credential in two parts (`app_id` and `app_key`), or the whole of one, by its value.
+pub(super) fn is_caller_id(joined: &str) -> bool {
+    matches!(joined, "appid" | "applicationid" | "appcode")
+}
+
+/// Long enough and with digits: made by an issuer, not by a person who names an application.
+pub(super) fn looks_issued(value: &[u8]) -> bool {
+    value.len() >= 8
+        && value.iter().any(u8::is_ascii_digit)
+        && value.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
 }
 
 /// Values of such a field name a thing, so a later path may hold them.

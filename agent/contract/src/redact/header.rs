@@ -3,7 +3,7 @@
 //! Only headers that an application defines are kept. Those of HTTP itself (RFC 9110), content
 //! negotiation, browsers (Sec-*, User-Agent, Accept-Language), proxies and CDNs (Forwarded, Via,
 //! X-Forwarded-*, CF-*) and tracing are left out: they would be noise in every operation of a
-//! contract, and several name a person's device. `If-Match`, `Prefer`, `Idempotency-Key`, `Range`
+//! contract, and several name a person's device. Conditional headers (RFC 9110 section 13), `Prefer`, `Idempotency-Key`, `Range`
 //! and all of `X-*` that is none of these stay.
 
 use stoa_wire::exchange::Message;
@@ -108,8 +108,14 @@ fn keep(
     let class = meaning.field.personal().filter(|class| field_name::is_credential(*class));
     // Without a salt no value of a header becomes text.
     let shaped = admission.value(value, Meaning { salt: 0, ..meaning }, tally);
+    let is_key = || {
+        std::str::from_utf8(slot).is_ok_and(|name| {
+            let joined = vocabulary::split_words(name).concat();
+            field_name::is_caller_id(joined.strip_prefix('x').unwrap_or(&joined))
+        }) && field_name::looks_issued(value)
+    };
     if is_request
-        && class.is_some()
+        && (class.is_some() || (meaning.names_a_thing && is_key()))
         && let Some(text) = &token.text
         && !text.as_str().to_ascii_lowercase().contains("srf")
         && !text.as_str().eq_ignore_ascii_case("x-signature")
@@ -197,7 +203,7 @@ fn is_session_cookie(name: &str) -> bool {
 
 /// Names of cookies and headers that are whole by themselves though no vocabulary has their parts.
 pub(super) fn is_well_known(name: &str) -> bool {
-    const NAMES: [&str; 24] = [
+    const NAMES: [&str; 49] = [
         "jsessionid",
         "phpsessid",
         "asp.net_sessionid",
@@ -222,6 +228,31 @@ pub(super) fn is_well_known(name: &str) -> bool {
         "x-xsrf-token",
         "x-http-method-override",
         "ocp-apim-subscription-key",
+        "ocp-apim-trace",
+        "subscription-key",
+        "x-api-key",
+        "x-apikey",
+        "x-auth-token",
+        "x-access-token",
+        "x-functions-key",
+        "x-rapidapi-key",
+        "x-goog-api-key",
+        "x-app-id",
+        "x-app-key",
+        "x-user-key",
+        "x-auth-key",
+        "xi-api-key",
+        "dd-api-key",
+        "dd-application-key",
+        "x-vault-token",
+        "x-amz-security-token",
+        "x-shopify-access-token",
+        "private-token",
+        "if-match",
+        "if-none-match",
+        "if-modified-since",
+        "if-unmodified-since",
+        "if-range",
     ];
     NAMES.iter().any(|known| known.eq_ignore_ascii_case(name))
 }
@@ -314,8 +345,6 @@ fn is_of_the_request_path(lower: &str) -> bool {
                 | "expect"
                 | "max-forwards"
                 | "from"
-                | "if-modified-since"
-                | "if-none-match"
                 | "http2-settings"
                 | "x-wap-profile"
                 | "device-memory"

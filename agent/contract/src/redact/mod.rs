@@ -2,9 +2,11 @@
 //!
 //! A token (path segment, key, parameter name) becomes text when it is a word of the vocabulary of
 //! APIs, or when it recurred in independent exchanges and nothing about it is personal: neither
-//! what it looks like, nor where it stands, nor a person's name in it. Of values, only identifiers
-//! that recur under one field become text, and never under a field whose name speaks of persons,
-//! places, credentials or prose. Everything else leaves as shape, format, class, length and a hash
+//! what it looks like, nor where it stands, nor a person's name in it. Below a path with many
+//! different strangers no stranger does; a segment with a value's shape does as long as it is the
+//! only one of its place. Of values, only identifiers that recur under one field become text, those
+//! without words of the vocabulary after more exchanges and where the field has few values, and
+//! never under a field whose name speaks of ids, persons, places, credentials or prose. Everything else leaves as shape, format, class, length and a hash
 //! under the installation's secret.
 //!
 //! Nothing here keeps raw bytes from one exchange to the next: recurrence and produced values are
@@ -21,6 +23,7 @@ mod json;
 mod produced;
 mod recurrence;
 mod shape;
+mod siblings;
 mod target;
 mod vocabulary;
 mod vocabulary_words;
@@ -38,7 +41,9 @@ use recurrence::Stamp;
 /// Bounds and thresholds of redaction.
 #[derive(Clone, Debug)]
 pub struct RedactConfig {
-    /// Independent exchanges in which a token must recur before it is kept as text.
+    /// Independent exchanges in which a token must recur before it is kept as text: over two
+    /// connections or with two request bodies. Three times as many where only targets or times
+    /// differ; more for what looks like a value.
     pub recurrence_threshold: u32,
     /// Deeper values are passed over; at most 128.
     pub max_json_depth: u32,
@@ -214,8 +219,15 @@ impl Redactor {
             [] => 0,
             prefix => self.admission.hash(prefix).0 ^ request.message.body.length | 1,
         };
-        let exchange_number = self.admission.stamp.exchange.wrapping_add(1);
-        self.admission.stamp = Stamp { exchange: exchange_number, flow: exchange.flow.0, body };
+        self.admission.stamp = Stamp {
+            exchange: self.admission.stamp.exchange.wrapping_add(1),
+            flow: exchange.flow.0,
+            body,
+            target: self.admission.hash(request.target()).0,
+            at: u32::try_from(exchange.started / 1_000_000_000).unwrap_or(u32::MAX),
+        };
+        // What was not found may be anybody's guess, so its segments prove nothing.
+        self.admission.is_found = exchange.response.as_ref().is_none_or(|r| r.status != 404);
     }
 
     fn body(

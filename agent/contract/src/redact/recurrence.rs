@@ -55,34 +55,57 @@ pub(super) struct Stamp {
     pub flow: u64,
     /// Hash of the request body; zero where there is none.
     pub body: u64,
+    /// Hash of the request target.
+    pub target: u64,
+    /// Seconds since the Unix epoch.
+    pub at: u32,
 }
 
-/// Where a token was seen first, and how often since.
+/// Where a token was seen first, and how often since. Hashes are cut to 32 bits: where two of them
+/// fall together, less becomes text.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Seen {
     count: u32,
     last: u32,
     first_flow: u64,
-    first_body: u64,
+    first_body: u32,
+    first_target: u32,
+    first_at: u32,
     is_independent: bool,
+    is_varied: bool,
 }
 
+/// A service behind one pooled connection of a proxy shows no second connection, so exchanges of
+/// one connection count too where they differ in target or time, but this many times as many.
+const SAME_CONNECTION_FACTOR: u32 = 3;
+
 impl Seen {
-    /// True once the token came in `threshold` exchanges, over at least two connections or with
-    /// two different request bodies: one caller who repeats itself proves nothing.
-    pub fn note(&mut self, stamp: Stamp, threshold: u32) -> bool {
+    /// Whether `note` said yes to this many already.
+    pub fn has_reached(&self, needed: u32) -> bool {
+        (self.is_independent && self.count >= needed)
+            || (self.is_varied && self.count >= needed.saturating_mul(SAME_CONNECTION_FACTOR))
+    }
+
+    /// True once the token came in `needed` exchanges, over at least two connections or with two
+    /// different request bodies; or in three times as many with different targets or seconds. One
+    /// caller who sends the same thing again and again proves nothing.
+    pub fn note(&mut self, stamp: Stamp, needed: u32) -> bool {
+        let (body, target) = (stamp.body as u32, stamp.target as u32);
         if self.count == 0 {
-            (self.first_flow, self.first_body) = (stamp.flow, stamp.body);
+            (self.first_flow, self.first_body) = (stamp.flow, body);
+            (self.first_target, self.first_at) = (target, stamp.at);
         }
         if self.count == 0 || self.last != stamp.exchange {
             self.count = self.count.saturating_add(1);
             self.last = stamp.exchange;
         }
         if self.first_body == 0 {
-            self.first_body = stamp.body;
+            self.first_body = body;
         }
         self.is_independent |=
-            self.first_flow != stamp.flow || (stamp.body != 0 && self.first_body != stamp.body);
-        self.is_independent && self.count >= threshold
+            self.first_flow != stamp.flow || (body != 0 && self.first_body != body);
+        // Whole seconds that differ by two are at least one second apart.
+        self.is_varied |= self.first_target != target || self.first_at.abs_diff(stamp.at) >= 2;
+        self.has_reached(needed)
     }
 }

@@ -2,7 +2,7 @@
 
 use super::{
     Tally,
-    admission::{Admission, Meaning, Role, count_characters},
+    admission::{Admission, Meaning, PathPlace, Role, count_characters},
     alphabet::{Profile, decode_percent},
     field_name::{self, Field},
     format,
@@ -80,6 +80,7 @@ pub(super) fn read_path(
     // For each segment: a collection of persons; a word.
     let mut kinds: Vec<(bool, bool)> = Vec::with_capacity(8);
     let mut has_trailing_slash = false;
+    let mut place = PathPlace::ROOT;
     for raw in path.split(|b| *b == b'/') {
         // RFC 3986 section 3.3: `;` introduces parameters of a segment.
         let stem = cut(raw, b';').0;
@@ -95,6 +96,10 @@ pub(super) fn read_path(
             b".." => {
                 segments.pop();
                 kinds.pop();
+                place = PathPlace::ROOT;
+                for segment in &segments {
+                    place = place.below(&segment.token);
+                }
                 continue;
             }
             _ => {}
@@ -105,7 +110,8 @@ pub(super) fn read_path(
         let (stem, suffix) = split_suffix(stem);
         let follows_persons = kinds.last().is_some_and(|(is_collection, _)| *is_collection);
         let role = if follows_persons { Role::PathOfPerson } else { Role::Path };
-        let (mut token, meaning) = admission.token(role, stem, tally);
+        let (mut token, meaning) = admission.segment(role, place, stem, tally);
+        place = place.below(&token);
         // A single word of the vocabulary coincides with values too easily to say anything.
         token.was_produced =
             (!token.is_word || token.shape == Shape::Compound) && produced.contains(token.hash.0);
@@ -249,11 +255,13 @@ pub(super) fn read_query(
 
 /// A parameter that identifies the caller, rather than a page or a signed link.
 fn is_credential_parameter(name: &str, value: &[u8], meaning: Meaning) -> bool {
-    let words = vocabulary::split_words(name);
-    let joined = words.concat();
+    let joined = vocabulary::split_words(name).concat();
     match joined.as_str() {
         "apikey" | "accesstoken" | "token" | "authtoken" | "apitoken" | "accesskey" | "appkey"
-        | "xapikey" | "subscriptionkey" | "auth" | "jwt" | "sessiontoken" => true,
+        | "apptoken" | "userkey" | "usertoken" | "xapikey" | "subscriptionkey" | "auth" | "jwt"
+        | "sessiontoken" | "bearertoken" | "bearer" | "sig" | "clientsecret" | "apisecret"
+        | "appsecret" | "sessionkey" | "authkey" | "xaccesstoken" | "xauthtoken" => true,
+        _ if field_name::is_caller_id(&joined) => field_name::looks_issued(value),
         // `key` alone is the key of a map more often.
         "key" => value.len() >= 16 && Shape::Word != super::shape::shape(value, Profile::of(value)),
         _ => {

@@ -55,6 +55,41 @@ pub(super) fn split_words(token: &str) -> Vec<String> {
     words
 }
 
+/// How often two letters follow each other in the words of the vocabulary.
+fn pairs() -> &'static [[u8; 26]; 26] {
+    static PAIRS: OnceLock<[[u8; 26]; 26]> = OnceLock::new();
+    PAIRS.get_or_init(|| {
+        let mut counts = [[0u8; 26]; 26];
+        for word in WORDS.split_ascii_whitespace() {
+            for pair in word.as_bytes().windows(2) {
+                if let Some(count) = pair_of(pair).and_then(|(a, b)| counts.get_mut(a)?.get_mut(b)) {
+                    *count = count.saturating_add(1);
+                }
+            }
+        }
+        counts
+    })
+}
+
+fn pair_of(pair: &[u8]) -> Option<(usize, usize)> {
+    let letter = |b: &u8| b.checked_sub(b'a').map(usize::from);
+    if let [a, b] = pair { Some((letter(a)?, letter(b)?)) } else { None }
+}
+
+/// Letters that hardly follow each other in words: a random token rather than a word that the
+/// vocabulary lacks. `word` is lower case. Too little can be told of short ones.
+pub(super) fn is_gibberish(word: &str) -> bool {
+    if word.len() < 6 || !word.bytes().all(|b| b.is_ascii_lowercase()) || is_word(word) {
+        return false;
+    }
+    let pairs = pairs();
+    let is_rare = |pair: &[u8]| {
+        pair_of(pair).and_then(|(a, b)| pairs.get(a)?.get(b)).is_some_and(|count| *count < 3)
+    };
+    let rare = word.as_bytes().windows(2).filter(|pair| is_rare(pair)).count();
+    rare >= 2 && rare * 4 >= word.len() - 1
+}
+
 /// How a token relates to the vocabulary.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Membership {

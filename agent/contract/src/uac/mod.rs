@@ -46,9 +46,14 @@ impl Classification {
         match self {
             Self::High => &["rate-limit", "auth-jwt"],
             Self::VeryHigh => &["rate-limit", "auth-jwt", "mtls", "audit-logging"],
-            Self::VeryVeryHigh => {
-                &["rate-limit", "auth-jwt", "mtls", "audit-logging", "data-encryption", "geo-restriction"]
-            }
+            Self::VeryVeryHigh => &[
+                "rate-limit",
+                "auth-jwt",
+                "mtls",
+                "audit-logging",
+                "data-encryption",
+                "geo-restriction",
+            ],
         }
     }
 }
@@ -64,7 +69,11 @@ pub struct UacOptions {
 
 impl Default for UacOptions {
     fn default() -> Self {
-        Self { tenant: "default".to_owned(), classification: Classification::High, backend_url: None }
+        Self {
+            tenant: "default".to_owned(),
+            classification: Classification::High,
+            backend_url: None,
+        }
     }
 }
 
@@ -225,7 +234,9 @@ fn collect(schema: &Schema, contract: &Contract, used: &mut BTreeSet<String>) {
 fn stand_alone(mut schema: Value, contract: &Contract, used: &BTreeSet<String>) -> Value {
     let definitions: Map<String, Value> = used
         .iter()
-        .filter_map(|name| Some((name.clone(), openapi::schema_value(contract.components.get(name)?))))
+        .filter_map(|name| {
+            Some((name.clone(), openapi::schema_value(contract.components.get(name)?)))
+        })
         .collect();
     if let (Value::Object(object), false) = (&mut schema, definitions.is_empty()) {
         object.insert("$defs".to_owned(), Value::Object(definitions));

@@ -12,9 +12,27 @@ fn contract(service: &str) -> Contract {
     let mut known = ServiceKnowledge::default();
     for round in 0..12 {
         let order = json!({ "id": round, "owner": { "id": 1, "name": "n" }, "items": [{ "id": 1, "name": "n" }] });
-        known.record(&traffic.exchange(Method::Get, "/orders?page=1", None, 200, Some(&json!([order]))));
-        known.record(&traffic.exchange(Method::Put, &format!("/orders/{round}"), Some(&order), 200, Some(&order)));
-        known.record(&traffic.exchange(Method::Delete, &format!("/orders/{round}"), None, 204, None));
+        known.record(&traffic.exchange(
+            Method::Get,
+            "/orders?page=1",
+            None,
+            200,
+            Some(&json!([order])),
+        ));
+        known.record(&traffic.exchange(
+            Method::Put,
+            &format!("/orders/{round}"),
+            Some(&order),
+            200,
+            Some(&order),
+        ));
+        known.record(&traffic.exchange(
+            Method::Delete,
+            &format!("/orders/{round}"),
+            None,
+            204,
+            None,
+        ));
     }
     infer(&known, &InferOptions { service: service.to_owned(), ..InferOptions::default() })
 }
@@ -63,7 +81,10 @@ fn the_schema_refuses_what_is_not_a_contract() {
 fn schemas_stand_alone_and_policies_follow_the_classification() {
     let options = UacOptions { classification: Classification::VeryHigh, ..UacOptions::default() };
     let value = to_value(&contract("shop"), &options).expect("has operations");
-    assert_eq!(value["required_policies"], json!(["rate-limit", "auth-jwt", "mtls", "audit-logging"]));
+    assert_eq!(
+        value["required_policies"],
+        json!(["rate-limit", "auth-jwt", "mtls", "audit-logging"])
+    );
     for endpoint in value["endpoints"].as_array().expect("endpoints") {
         for key in ["input_schema", "output_schema"] {
             if let Some(schema) = endpoint.get(key) {
@@ -73,9 +94,14 @@ fn schemas_stand_alone_and_policies_follow_the_classification() {
         }
     }
     let put = &value["endpoints"][1];
-    assert_eq!((put["path"].as_str(), put["methods"][0].as_str()), (Some("/orders/{orderId}"), Some("PUT")));
+    assert_eq!(
+        (put["path"].as_str(), put["methods"][0].as_str()),
+        (Some("/orders/{orderId}"), Some("PUT"))
+    );
     assert_eq!(put["backend_url"], "http://shop.test");
-    assert!(put["input_schema"]["required"].as_array().is_some_and(|r| r.contains(&json!("orderId"))));
+    assert!(
+        put["input_schema"]["required"].as_array().is_some_and(|r| r.contains(&json!("orderId")))
+    );
 }
 
 #[test]

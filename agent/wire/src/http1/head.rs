@@ -43,6 +43,41 @@ pub fn parse_response(bytes: &[u8]) -> Parsed<Response> {
     }
 }
 
+/// What the beginning of a request head tells once the rest of it is known to be lost: the request
+/// line and the header fields that were seen whole. `None` where not even the line was.
+pub fn parse_cut_request(bytes: &[u8]) -> Option<Request> {
+    let (_, bytes) = skip_empty_lines(bytes)?;
+    let Parsed::Whole(mut request, _) = parse_request(&close_cut_head(bytes)?) else { return None };
+    drop_closing(&mut request.message);
+    Some(request)
+}
+
+/// The same for a response, of which three digits with something behind them are enough.
+pub fn parse_cut_response(bytes: &[u8]) -> Option<Response> {
+    const STATUS_END: usize = "HTTP/1.1 200".len();
+    let closed = match close_cut_head(bytes) {
+        Some(closed) => closed,
+        None if matches!(bytes.get(STATUS_END), Some(b' ' | b'\r')) => {
+            [&bytes[..STATUS_END], b"\r\n\r\n"].concat()
+        }
+        None => return None,
+    };
+    let Parsed::Whole(mut response, _) = parse_response(&closed) else { return None };
+    drop_closing(&mut response.message);
+    Some(response)
+}
+
+/// The whole lines of a head that was cut, and an empty line to close it.
+fn close_cut_head(bytes: &[u8]) -> Option<Vec<u8>> {
+    let last = bytes.iter().rposition(|b| *b == b'\n')?;
+    Some([&bytes[..=last], b"\r\n"].concat())
+}
+
+/// The empty line was not on the wire.
+fn drop_closing(message: &mut Message) {
+    message.head.truncate(message.head.len().saturating_sub(2));
+}
+
 /// True where more bytes could make a head of this prefix; errs towards true.
 pub fn may_begin_request(bytes: &[u8]) -> bool {
     let Some((_, bytes)) = skip_empty_lines(bytes) else { return true };
@@ -51,6 +86,16 @@ pub fn may_begin_request(bytes: &[u8]) -> bool {
         Some(n) => n <= 32 && bytes[..n].iter().all(|b| is_token(*b)),
         None => bytes.len() <= 32 && bytes.iter().all(|b| is_token(*b)),
     }
+}
+
+/// True for the beginning of a request line up to the target's first character, which text that
+/// merely stands where a request might does not have. Errs towards false.
+pub fn seems_request(bytes: &[u8]) -> bool {
+    let Some((_, bytes)) = skip_empty_lines(bytes) else { return false };
+    let Some(end) = bytes.iter().position(|b| *b == b' ') else { return false };
+    let is_method = (3..=32).contains(&end) && bytes[..end].iter().all(u8::is_ascii_uppercase);
+    let target = &bytes[end + 1..];
+    is_method && (matches!(target.first(), Some(b'/' | b'*')) || target.starts_with(b"http"))
 }
 
 pub fn may_begin_response(bytes: &[u8]) -> bool {

@@ -6,6 +6,7 @@
 //! whose own segment acknowledged exactly S: a client that does not pipeline sends its next request
 //! when it has the whole response to the one before. Anything else is left without a response.
 
+mod cut_heads;
 mod requests;
 mod responses;
 
@@ -147,7 +148,7 @@ impl Pairing {
 
     /// Server bytes can be read now without knowing more of the client's.
     pub fn awaits_response(&self) -> bool {
-        self.queue.front().is_some_and(|front| !front.response_done)
+        self.queue.iter().any(|pending| !pending.response_done && !pending.is_response_cut)
     }
 
     pub fn memory(&self) -> usize {
@@ -176,7 +177,10 @@ impl Pairing {
             }
             self.cut_request(cx);
         }
-        cx.counters.bytes_unread += self.client.buffer.len() as u64;
+        // The connection may end within a head, too.
+        if !self.keep_cut_request(None, &|_| 0, cx) {
+            cx.counters.bytes_unread += self.client.buffer.len() as u64;
+        }
         self.client.clear_head();
         if let Phase::Body(body) = &mut self.server.phase {
             let is_whole = body.close(is_clean);
@@ -190,11 +194,8 @@ impl Pairing {
                 }
             }
             self.end_response(cx);
-        } else if !self.server.buffer.is_empty() {
-            cx.counters.bytes_unread += self.server.buffer.len() as u64;
-            if let Some(front) = self.queue.front_mut() {
-                front.mark(Incomplete::ResponseHeadLost);
-            }
+        } else if self.server.head_origin.is_some() {
+            self.keep_cut_response(None, None, cx);
         }
         while let Some(front) = self.queue.front_mut() {
             if front.response.is_none() {

@@ -9,7 +9,6 @@ use crate::{
         framing::{self, Framing},
         head,
     },
-    pending::Pending,
     segment::Loss,
 };
 
@@ -58,7 +57,12 @@ impl Pairing {
                 Phase::Seeking => {
                     let is_boundary = at == 0 && origin.starts_segment;
                     let is_blank = matches!(rest.first(), Some(b'\r' | b'\n'));
-                    if !is_boundary || is_blank || !head::may_begin_request(rest) {
+                    // Told to go on (100), the client goes on with a body, whatever it looks like.
+                    let is_upload = self
+                        .queue
+                        .back()
+                        .is_some_and(|p| !p.interim.is_empty() && p.response.is_none());
+                    if !is_boundary || is_blank || is_upload || !head::may_begin_request(rest) {
                         cx.counters.bytes_unread += rest.len() as u64;
                         return;
                     }
@@ -157,18 +161,9 @@ impl Pairing {
         cx: &mut Context<'_>,
     ) {
         self.has_seen_http = true;
-        let mut pending = Pending::new(origin.at);
+        let mut pending = self.pending_of(origin, end, locate);
         let method = request.method();
         (pending.is_head, pending.is_connect) = (method == "HEAD", method == "CONNECT");
-        // Only the segment's own acknowledgement tells what the client had when it began.
-        pending.head_ack = origin.ack.map(locate);
-        pending.head_end = end;
-        pending.after_gap = self.has_client_gap;
-        pending.is_ack_new = !self.has_client_gap
-            || self
-                .ack_before_head
-                .is_none_or(|before| pending.head_ack.is_some_and(|a| a > before));
-        pending.unclaimed = self.unclaimed;
         self.has_client_gap = false;
         let layout = framing::request_layout(&request.message);
         pending.request = Some(request);
@@ -227,11 +222,7 @@ impl Pairing {
                 }
             }
             Phase::Head | Phase::Seeking => {
-                if self.keep_cut_request(len, reason, locate) {
-                    cx.counters.bytes_unread += self.client.buffer.len() as u64;
-                    self.client.clear_head();
-                    self.lose_client(0, reason, cx);
-                } else {
+                if !self.keep_cut_request(Some((len, reason)), locate, cx) {
                     self.lose_client(len, reason, cx);
                 }
             }
@@ -240,39 +231,15 @@ impl Pairing {
         }
     }
 
-    /// A request of which only the beginning of its head was seen (a short snap length, say) is
-    /// still an exchange.
-    pub(super) fn keep_cut_request(
-        &mut self,
-        len: u64,
-        reason: Loss,
-        locate: &impl Fn(u32) -> u64,
-    ) -> bool {
-        let Some(origin) = self.client.head_origin else { return false };
-        let head_ack = origin.ack.map(locate);
-        let is_new =
-            head_ack.is_some_and(|ack| self.ack_before_head.is_none_or(|before| ack > before));
-        // A few letters after a hole may be anything.
-        if self.client.is_tentative && !(is_new && self.client.buffer.len() >= 8) {
-            return false;
-        }
-        let mut pending = Pending::new(origin.at);
-        pending.request_done = true;
-        pending.head_ack = head_ack;
-        pending.head_end = self.client.head_start + self.client.buffer.len() as u64;
-        pending.after_gap = self.has_client_gap;
-        pending.is_ack_new = is_new || !self.has_client_gap;
-        pending.unclaimed = self.unclaimed;
-        pending.add_lost(reason, len);
-        self.queue.push_back(pending);
-        true
-    }
-
     pub(super) fn lose_client(&mut self, len: u64, reason: Loss, cx: &mut Context<'_>) {
         cx.counters.bytes_unread += self.client.buffer.len() as u64;
-        self.unattributed[reason as usize] += len;
-        self.client.clear_head();
-        self.client.phase = Phase::Seeking;
-        self.has_client_gap = true;
+        match self.queue.back_mut() {
+            // Of a head that was cut, more may be lost than the segment that it began in.
+            Some(last) if last.is_request_cut && last.response.is_none() => {
+                last.add_lost(reason, len);
+            }
+            _ => self.unattributed[reason as usize] += len,
+        }
+        self.lose_client_place();
     }
 }

@@ -153,18 +153,20 @@ impl Pairing {
         }
         found.filter(|&i| {
             let p = &self.queue[i];
-            p.is_ack_new && !p.response_done && ack.is_none_or(|ack| ack >= p.head_end)
+            p.is_ack_new && p.response.is_none() && ack.is_none_or(|ack| ack >= p.head_end)
         })
     }
 
-    pub(super) fn begin_response(
+    /// Puts the exchange that a response beginning at `start` belongs to in front. False for an
+    /// interim response, which is noted there and then over.
+    pub(super) fn claim_response(
         &mut self,
-        response: Response,
-        place: Place<'_>,
-        origin: Origin,
+        status: u16,
+        start: u64,
+        ack: Option<u64>,
+        at: Nanos,
         cx: &mut Context<'_>,
-    ) {
-        let Place { start, end, after, ack } = place;
+    ) -> bool {
         self.has_seen_http = true;
         if self.queue.front().is_some_and(|front| front.response_done) {
             self.abandon_request(cx);
@@ -184,21 +186,35 @@ impl Pairing {
                 }
                 None => false,
             };
-        let status = response.status;
         if (100..200).contains(&status) && status != 101 {
             match self.queue.front_mut().filter(|_| is_answer) {
                 Some(front) => front.interim.push(status),
                 None => self.unclaimed += 1,
             }
-            return;
+            return false;
         }
         if !is_answer {
-            self.begin_orphan(origin.at);
+            self.begin_orphan(at);
         }
+        true
+    }
+
+    pub(super) fn begin_response(
+        &mut self,
+        response: Response,
+        place: Place<'_>,
+        origin: Origin,
+        cx: &mut Context<'_>,
+    ) {
+        let Place { start, end, after, ack } = place;
+        if !self.claim_response(response.status, start, ack, origin.at, cx) {
+            return;
+        }
+        let status = response.status;
         let next_ack = self.queue.get(1).and_then(|next| next.head_ack);
         let Some(front) = self.queue.front_mut() else { return };
         front.ended = front.ended.max(origin.at);
-        let is_tunnel = status == 101 || (front.is_connect && (200..300).contains(&status));
+        let is_tunnel = front.is_tunnel(status);
         // The response to an unknown request may be one to HEAD: then another head follows at once.
         let may_be_head =
             front.request.is_none() && (after.starts_with(b"HTTP/1.") || next_ack == Some(end));
@@ -310,22 +326,14 @@ impl Pairing {
                 }
             }
             Phase::Head | Phase::Seeking => {
-                if let Some(origin) = self.server.head_origin {
-                    cx.counters.bytes_unread += self.server.buffer.len() as u64;
-                    let ack = origin.ack.map(locate);
-                    let asker = match self.server.is_tentative {
-                        true => self.find_asker(self.server.head_start, ack),
-                        false => Some(0),
-                    };
-                    for _ in 0..asker.unwrap_or(0) {
-                        self.drop_front(cx);
-                    }
-                    if let Some(front) = self.queue.front_mut() {
-                        front.mark(Incomplete::ResponseHeadLost);
-                    }
-                }
+                let ack = self.server.head_origin.and_then(|origin| origin.ack).map(locate);
+                let is_tunnel = self.keep_cut_response(Some(reason), ack, cx);
                 self.lose_server();
                 self.attribute(offset, offset + len, reason);
+                if is_tunnel {
+                    self.stop();
+                    self.finish_response(cx);
+                }
             }
             Phase::Paused | Phase::Stopped => {}
         }

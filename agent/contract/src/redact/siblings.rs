@@ -1,0 +1,121 @@
+//! What is known of the tokens beside each other in one place: the segments below one path, the
+//! values of one field. Many strangers side by side are values of a parameter, not structure.
+
+use super::recurrence::{Seen, Stamp};
+
+/// At most this many different strangers below one path may become text.
+const MAX_STRANGERS: usize = 24;
+/// As above, for the first segment after the base of an interface: there are collections.
+const MAX_STRANGERS_AT_TOP: usize = 48;
+/// Exchanges in which a segment must be the only one of its place, to be text whatever its shape.
+const ALONE: u32 = 8;
+
+/// A bounded set of cut hashes.
+#[derive(Default)]
+struct Distinct {
+    hashes: Vec<u32>,
+}
+
+impl Distinct {
+    /// False where the set is full and does not hold `hash`.
+    fn insert(&mut self, hash: u64, capacity: usize) -> bool {
+        let hash = hash as u32;
+        let is_held = self.hashes.contains(&hash);
+        if !is_held && self.hashes.len() < capacity {
+            self.hashes.push(hash);
+            return true;
+        }
+        is_held
+    }
+}
+
+/// Segments below one path that are no words.
+#[derive(Default)]
+pub(super) struct Segments {
+    strangers: Distinct,
+    persons: Distinct,
+    first: Option<u64>,
+    has_several: bool,
+    alone: Seen,
+}
+
+/// How many exchanges a stranger needs below a path, as a multiple of the threshold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Need {
+    Times(u32),
+    Never,
+}
+
+impl Segments {
+    /// A segment named a person.
+    pub fn note_person(&mut self, hash: u64) {
+        self.persons.insert(hash, 2);
+        self.note_any(hash);
+    }
+
+    fn note_any(&mut self, hash: u64) {
+        self.has_several |= self.first.is_some_and(|first| first != hash);
+        self.first.get_or_insert(hash);
+    }
+
+    /// A segment that may become text when it recurs.
+    pub fn note_stranger(&mut self, hash: u64, is_at_top: bool) -> Need {
+        self.note_any(hash);
+        let capacity = if is_at_top { MAX_STRANGERS_AT_TOP } else { MAX_STRANGERS };
+        let is_held = self.strangers.insert(hash, capacity);
+        // One name may be a word of the service's trade; two are names.
+        if !is_held || (!is_at_top && self.persons.hashes.len() >= 2) {
+            return Need::Never;
+        }
+        let count = u32::try_from(self.strangers.hashes.len()).unwrap_or(u32::MAX);
+        Need::Times(if is_at_top { 1 + count / 8 } else { count.min(4) })
+    }
+
+    /// A segment whose shape is a value's (`3`, `1.1`): true once it was the only one here often
+    /// enough, and until another comes.
+    pub fn is_alone(&mut self, hash: u64, stamp: Option<Stamp>, threshold: u32) -> bool {
+        self.note_any(hash);
+        if self.has_several {
+            return false;
+        }
+        let needed = ALONE.max(threshold);
+        match stamp {
+            Some(stamp) => self.alone.note(stamp, needed),
+            None => self.alone.has_reached(needed),
+        }
+    }
+}
+
+/// At most this many different strangers of one field are counted; a field with more is no
+/// enumeration.
+const MAX_VALUES: usize = 64;
+/// A field with at most `FEW_VALUES` strangers in `MANY_EXCHANGES` exchanges enumerates them.
+const FEW_VALUES: usize = 12;
+const MANY_EXCHANGES: u32 = 20;
+
+/// Values of one field that are no words of the vocabulary.
+#[derive(Default)]
+pub(super) struct Values {
+    distinct: Distinct,
+    is_crowded: bool,
+    exchanges: u32,
+    last: u32,
+}
+
+impl Values {
+    pub fn note(&mut self, hash: u64, stamp: Stamp) {
+        if self.exchanges == 0 || self.last != stamp.exchange {
+            self.exchanges = self.exchanges.saturating_add(1);
+            self.last = stamp.exchange;
+        }
+        self.is_crowded |= !self.distinct.insert(hash, MAX_VALUES);
+    }
+
+    pub fn is_crowded(&self) -> bool {
+        self.is_crowded
+    }
+
+    pub fn stay_few(&self) -> bool {
+        self.exchanges >= MANY_EXCHANGES && self.distinct.hashes.len() <= FEW_VALUES
+    }
+}

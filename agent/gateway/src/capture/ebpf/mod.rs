@@ -1,0 +1,209 @@
+//! Capture in the kernel: programs on cgroups copy HTTP/1 payload into a ring, and this module
+//! reads it. Nothing wakes the reader; it looks every few milliseconds.
+
+mod attachments;
+mod cgroups;
+mod error;
+mod loader;
+mod processes;
+mod records;
+mod watches;
+
+use aya::{
+    Ebpf,
+    maps::{Array, HashMap, Map, MapData, PerCpuArray, RingBuf},
+};
+use stoa_common::{
+    record::reason,
+    tally::{Amount, Tally},
+};
+use stoa_wire::segment::Event;
+
+pub use self::error::EbpfError;
+use self::{
+    attachments::Attachments, cgroups::Tree, loader::Features, records::Context, watches::Watches,
+};
+use super::{CaptureError, CaptureSource, ServiceCounters, WatchSpec};
+
+/// Records handed on by one call of `drain`.
+const BATCH: usize = 32 << 10;
+
+#[derive(Clone, Debug)]
+pub struct EbpfConfig {
+    /// Bytes of the ring between kernel and agent; rounded up to a power of two of at least 256
+    /// KiB. Its pages count twice in the agent's resident memory, because they are mapped twice.
+    pub ring_bytes: u32,
+    /// Bytes of body copied per message and direction, at most 1 MiB. Heads are copied whole up to
+    /// 64 KiB.
+    pub body_budget: u32,
+}
+
+impl Default for EbpfConfig {
+    fn default() -> Self {
+        Self { ring_bytes: 8 << 20, body_budget: 16 << 10 }
+    }
+}
+
+impl EbpfConfig {
+    fn ring_size(&self) -> u32 {
+        self.ring_bytes.clamp(256 << 10, 1 << 30).next_power_of_two()
+    }
+}
+
+/// The loaded programs, what they are attached to, and the ring. Everything detaches when it is
+/// dropped, and when the process dies.
+pub struct EbpfCapture {
+    object: Ebpf,
+    features: Features,
+    ring: RingBuf<MapData>,
+    tallies: PerCpuArray<MapData, Tally>,
+    watches: Watches,
+    attachments: Attachments,
+    epoch_offset: u64,
+}
+
+impl EbpfCapture {
+    /// Loads the programs into the kernel; they see nothing until something is watched.
+    pub fn load(config: &EbpfConfig) -> Result<Self, EbpfError> {
+        let tree = Tree::find()?;
+        let loader::Loaded { mut object, features } = loader::load(config)?;
+        let ring = RingBuf::try_from(take(&mut object, "EVENTS")?)
+            .map_err(|e| EbpfError::Load(e.to_string()))?;
+        let tallies = PerCpuArray::try_from(take(&mut object, "TALLIES")?)
+            .map_err(|e| EbpfError::Load(e.to_string()))?;
+        let watching = Array::try_from(take(&mut object, "WATCHING")?)
+            .map_err(|e| EbpfError::Load(e.to_string()))?;
+        let cgroup_map = HashMap::try_from(take(&mut object, "WATCHED_CGROUPS")?)
+            .map_err(|e| EbpfError::Load(e.to_string()))?;
+        let port_map = HashMap::try_from(take(&mut object, "WATCHED_PORTS")?)
+            .map_err(|e| EbpfError::Load(e.to_string()))?;
+        let watches = Watches::new(tree, features.has_netns_cookie, watching, cgroup_map, port_map);
+        Ok(Self {
+            object,
+            features,
+            ring,
+            tallies,
+            watches,
+            attachments: Attachments::default(),
+            epoch_offset: epoch_offset(),
+        })
+    }
+
+    /// One line each: what this kernel gives and which probes are used.
+    pub fn features(&self) -> Vec<String> {
+        self.features.describe()
+    }
+
+    /// Watches for a service; several watches of one service add up.
+    pub fn watch(&mut self, service: u32, spec: &WatchSpec) -> Result<(), EbpfError> {
+        self.watches.add(service, spec)?;
+        self.apply()
+    }
+
+    /// Forgets every watch of a service. Its counters stay.
+    pub fn unwatch(&mut self, service: u32) -> Result<(), EbpfError> {
+        self.watches.remove(service);
+        self.apply()
+    }
+
+    fn apply(&mut self) -> Result<(), EbpfError> {
+        // First the maps, then the programs: a program finds its socket's service at once.
+        let wanted = self.watches.apply()?;
+        self.attachments.set(&mut self.object, &wanted, self.features.has_lifecycle)
+    }
+}
+
+impl CaptureSource for EbpfCapture {
+    fn describe(&self) -> Vec<String> {
+        let mut lines = self.features();
+        lines.extend(
+            self.attachments.cgroups().map(|c| format!("attached to {}", c.path.display())),
+        );
+        lines.extend(self.watches.describe());
+        lines
+    }
+
+    fn drain(&mut self, emit: &mut dyn FnMut(Event<'_>)) -> Result<usize, CaptureError> {
+        let context =
+            Context { epoch_offset: self.epoch_offset, services: self.watches.services() };
+        let mut events = 0;
+        for _ in 0..BATCH {
+            let Some(record) = self.ring.next() else { break };
+            events += records::decode(&record, &context, emit);
+        }
+        Ok(events)
+    }
+
+    fn counters(&self) -> Vec<ServiceCounters> {
+        self.watches
+            .services()
+            .iter()
+            .enumerate()
+            .map(|(slot, service)| {
+                let slot = u32::try_from(slot).unwrap_or(u32::MAX);
+                let mut total = Tally::default();
+                if let Ok(cpus) = self.tallies.get(&slot, 0) {
+                    cpus.iter().for_each(|cpu| add(&mut total, cpu));
+                }
+                counters(*service, &total)
+            })
+            .collect()
+    }
+
+    fn refresh(&mut self) -> Result<(), CaptureError> {
+        // The wall clock may have been set.
+        self.epoch_offset = epoch_offset();
+        self.watches.resolve_all();
+        Ok(self.apply()?)
+    }
+
+    fn stop(&mut self) {
+        // What is in the ring stays there to be drained.
+        let _ = self.attachments.set(&mut self.object, &[], false);
+    }
+}
+
+fn take(object: &mut Ebpf, name: &'static str) -> Result<Map, EbpfError> {
+    object.take_map(name).ok_or(EbpfError::ObjectMismatch(name))
+}
+
+fn add(total: &mut Tally, cpu: &Tally) {
+    let add = |to: &mut Amount, from: &Amount| {
+        to.segments += from.segments;
+        to.bytes += from.bytes;
+    };
+    add(&mut total.due, &cpu.due);
+    add(&mut total.captured, &cpu.captured);
+    for (to, from) in total.lost.iter_mut().zip(&cpu.lost) {
+        add(to, from);
+    }
+    total.shed_exchanges += cpu.shed_exchanges;
+    total.foreign_flows += cpu.foreign_flows;
+}
+
+fn counters(service: u32, total: &Tally) -> ServiceCounters {
+    let lost = (0u8..reason::COUNT as u8).zip(&total.lost).filter_map(|(code, amount)| {
+        records::loss(code).map(|why| (why, amount.segments, amount.bytes))
+    });
+    ServiceCounters {
+        service,
+        due_segments: total.due.segments,
+        due_bytes: total.due.bytes,
+        captured_segments: total.captured.segments,
+        captured_bytes: total.captured.bytes,
+        lost: lost.collect(),
+        shed_exchanges: total.shed_exchanges,
+    }
+}
+
+/// Nanoseconds to add to CLOCK_MONOTONIC, which the programs read, to have the time since the
+/// epoch.
+fn epoch_offset() -> u64 {
+    let read = |clock| {
+        let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        // SAFETY: a plain system call with a valid pointer.
+        unsafe { libc::clock_gettime(clock, &raw mut time) };
+        (time.tv_sec as u64).wrapping_mul(1_000_000_000).wrapping_add(time.tv_nsec as u64)
+    };
+    read(libc::CLOCK_REALTIME).wrapping_sub(read(libc::CLOCK_MONOTONIC))
+}

@@ -1,0 +1,297 @@
+//! The table of settings: one line names a setting's flag, file key and variables, so that the
+//! four ways to configure cannot drift apart.
+
+/// One setting. The flag is `--key`; the key in a file is the same with `_` for `-`.
+pub struct Setting {
+    pub key: &'static str,
+    /// The variable, then older names of it, the preferred first.
+    pub variables: &'static [&'static str],
+    pub value_name: &'static str,
+    pub group: &'static str,
+    pub help: &'static str,
+    pub kind: Kind,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    One,
+    /// Repeatable as a flag, a list in a file, comma-separated in a variable.
+    Many,
+    /// `--key` alone means yes.
+    Switch,
+}
+
+const fn one(
+    key: &'static str,
+    variables: &'static [&'static str],
+    value_name: &'static str,
+    group: &'static str,
+    help: &'static str,
+) -> Setting {
+    Setting { key, variables, value_name, group, help, kind: Kind::One }
+}
+
+const MODE: &str = "Mode and API";
+const CAPTURE: &str = "Capture: what to watch, and how";
+const CONTRACTS: &str = "Contracts and what is kept";
+const LIMITS: &str = "Budgets";
+const LOGS: &str = "Logs";
+
+pub const SETTINGS: &[Setting] = &[
+    one(
+        "mode",
+        &["STOA_GATEWAY_MODE", "STOA_MODE", "GATEWAY_MODE"],
+        "MODE",
+        MODE,
+        "What this agent does. This build has: shadow [default: shadow]",
+    ),
+    one("host", &["STOA_HOST"], "IP", MODE, "Address of the HTTP API [default: 0.0.0.0]"),
+    one(
+        "port",
+        &["STOA_PORT", "GATEWAY_PORT"],
+        "PORT",
+        MODE,
+        "Port of the HTTP API; 0 takes a free one [default: 8083, the port of shadow mode]",
+    ),
+    one(
+        "config",
+        &["STOA_CONFIG"],
+        "FILE",
+        MODE,
+        "YAML file with any of these settings [default: the first of config.yaml, config.yml, /etc/stoa/config.yaml]",
+    ),
+    one(
+        "tenant",
+        &["STOA_TENANT", "STOA_TENANT_ID"],
+        "NAME",
+        MODE,
+        "Tenant that the contracts belong to [default: default]",
+    ),
+    one(
+        "capture",
+        &["STOA_CAPTURE_METHOD", "STOA_SHADOW_CAPTURE_SOURCE"],
+        "METHOD",
+        CAPTURE,
+        "Ebpf, Inline or PortMirror [default: PortMirror with --interface or --pcap; else Ebpf where the kernel allows; else Inline with --target]",
+    ),
+    Setting {
+        key: "watch",
+        variables: &["STOA_WATCH"],
+        value_name: "NAME=WHAT",
+        group: CAPTURE,
+        help: "A service to watch: NAME=port:PORT, NAME=pid:PID or NAME=cgroup:PATH. Repeatable; one NAME is one service",
+        kind: Kind::Many,
+    },
+    one(
+        "target",
+        &["STOA_TARGET", "STOA_TARGET_URL", "SHADOW_TARGET_BACKEND"],
+        "URL",
+        CAPTURE,
+        "Inline: where the pass-through listener connects to, http://HOST:PORT",
+    ),
+    one(
+        "inline-listen",
+        &["STOA_INLINE_LISTEN"],
+        "ADDR:PORT",
+        CAPTURE,
+        "Inline: where clients connect instead [default: 127.0.0.1:9083]",
+    ),
+    one(
+        "service",
+        &["STOA_SERVICE"],
+        "NAME",
+        CAPTURE,
+        "Inline: the service's name [default: the host name of --target, or `api`]",
+    ),
+    one(
+        "interface",
+        &["STOA_INTERFACE"],
+        "IF",
+        CAPTURE,
+        "PortMirror: the network interface that receives the mirrored packets",
+    ),
+    one(
+        "pcap",
+        &["STOA_PCAP"],
+        "FILE",
+        CAPTURE,
+        "PortMirror: a pcap or pcapng file instead of an interface",
+    ),
+    one(
+        "record",
+        &["STOA_RECORD"],
+        "FILE",
+        CAPTURE,
+        "Also write what was captured, RAW and UNMASKED, to a pcapng file (for debugging; mode 0600)",
+    ),
+    one(
+        "output",
+        &["STOA_UAC_OUTPUT_DIR", "STOA_OUTPUT"],
+        "DIR",
+        CONTRACTS,
+        "Where contracts are written [default: /var/stoa/uac as root, else `contracts` in the state directory]",
+    ),
+    one(
+        "state-dir",
+        &["STOA_STATE_DIR"],
+        "DIR",
+        CONTRACTS,
+        "Where masked observations are kept [default: /var/lib/stoa-gateway as root, else ~/.local/state/stoa-gateway]",
+    ),
+    one(
+        "min-requests-for-uac",
+        &["STOA_MIN_REQUESTS_FOR_UAC"],
+        "N",
+        CONTRACTS,
+        "Requests after which a service's contract is written [default: 100]",
+    ),
+    one(
+        "analysis-window-hours",
+        &["STOA_ANALYSIS_WINDOW_HOURS"],
+        "HOURS",
+        CONTRACTS,
+        "How far back a contract looks [default: 168]",
+    ),
+    one(
+        "retention-days",
+        &["STOA_RETENTION_DAYS"],
+        "DAYS",
+        CONTRACTS,
+        "Observations older than this are purged; 1 to 29 [default: 14]",
+    ),
+    Setting {
+        key: "summary",
+        variables: &["STOA_SUMMARY"],
+        value_name: "BOOL",
+        group: CONTRACTS,
+        help: "Print a summary of the contracts when the agent stops [default: when stdout is a terminal]",
+        kind: Kind::Switch,
+    },
+    one(
+        "body-bytes",
+        &["STOA_BODY_BYTES"],
+        "SIZE",
+        LIMITS,
+        "Body bytes read per message and direction [default: 16KiB]",
+    ),
+    one(
+        "ring-bytes",
+        &["STOA_RING_BYTES"],
+        "SIZE",
+        LIMITS,
+        "Buffer between the capture and the analysis [default: 8MiB]",
+    ),
+    one(
+        "memory-bytes",
+        &["STOA_MEMORY_BYTES"],
+        "SIZE",
+        LIMITS,
+        "Memory for connections that are being read [default: 24MiB]",
+    ),
+    one(
+        "max-connections",
+        &["STOA_MAX_CONNECTIONS"],
+        "N",
+        LIMITS,
+        "Inline: connections passed through at once [default: 4096]",
+    ),
+    one(
+        "nice",
+        &["STOA_NICE"],
+        "N",
+        LIMITS,
+        "Niceness of the analysis thread, 0 to 19 [default: 10]",
+    ),
+    one(
+        "log-level",
+        &["STOA_LOG_LEVEL", "GATEWAY_LOG_LEVEL"],
+        "LEVEL",
+        LOGS,
+        "error, warn, info, debug, trace, or a filter such as `info,audit=off` [default: info]",
+    ),
+    one(
+        "log-format",
+        &["STOA_LOG_FORMAT"],
+        "FORMAT",
+        LOGS,
+        "text or json [default: text on a terminal, else json]",
+    ),
+];
+
+/// Variables (and, in lower case, file keys) of modes and parts that this build does not have.
+/// One configuration serves every mode, so they are known here and without effect.
+pub const OF_OTHER_MODES: &str = "
+A2A_ENABLED A2A_MAX_AGENTS A2A_MAX_TASKS ACCESS_LOG_ENABLED ADMIN_API_TOKEN ADVERTISE_URL
+AGENT_SESSION_TTL_SECS API_PROXY__BACKENDS API_PROXY__ENABLED API_PROXY__REQUIRE_AUTH
+ATTESTATION_INTERVAL AUDIT_SPOOL_CAPACITY_BYTES AUDIT_SPOOL_DIR AUDIT_SPOOL_HIGH_WATER_PCT
+AUDIT_SPOOL_SEGMENT_BYTES AUTO_CREATE_MR AUTO_REGISTER BUDGET_CACHE_TTL_SECS
+BUDGET_ENFORCEMENT_ENABLED CB_FAILURE_THRESHOLD CB_RESET_TIMEOUT_SECS CB_SUCCESS_THRESHOLD
+CLASSIFICATION_ENFORCEMENT_ENABLED CONNECTION_POOL_SIZE CONTROL_PLANE_API_KEY CONTROL_PLANE_URL
+DECISION_FORMAT DEPLOYMENT_MODE DETAILED_TRACING DPOP__CLOCK_SKEW_SECS DPOP__ENABLED
+DPOP__JTI_CACHE_MAX DPOP__JTI_CACHE_TTL_SECS DPOP__MAX_AGE_SECS DPOP__REQUIRED EBPF_DAEMON_URL
+ENVIRONMENT FALLBACK_CHAINS FALLBACK_ENABLED FALLBACK_TIMEOUT_MS FEDERATION_CACHE_MAX_ENTRIES
+FEDERATION_CACHE_TTL_SECS FEDERATION_ENABLED FEDERATION_UPSTREAMS GATEWAY_EXTERNAL_URL
+GATEWAY_PUBLIC_URL GATEWAY_UI_URL GITHUB_CATALOG_REPO GITHUB_GITOPS_REPO GITHUB_ORG GITHUB_TOKEN
+GITHUB_WEBHOOK_SECRET GITLAB_API_URL GITLAB_PROJECT GITLAB_PROJECT_ID GITLAB_TOKEN GITLAB_URL
+GIT_PROVIDER GRAPHQL_BRIDGE_ENABLED GRAPHQL_PROXY_ENABLED GRPC_BRIDGE_ENABLED GRPC_PROXY_ENABLED
+GUARDRAILS_CONTENT_FILTER_ENABLED GUARDRAILS_INJECTION_ENABLED GUARDRAILS_PII_ENABLED
+GUARDRAILS_PII_REDACT HEARTBEAT_INTERVAL_SECS HEGEMON_BUDGET_DAILY_USD HEGEMON_BUDGET_WARN_PCT
+HEGEMON_ENABLED INJECT_HEADERS IP_BLOCKLIST IP_BLOCKLIST_FILE JWT_ISSUER JWT_SECRET K8S_ENABLED
+KAFKA_BRIDGE_ENABLED KAFKA_BROKERS KAFKA_CNS_CONSUMER_GROUP KAFKA_CNS_ENABLED KAFKA_CNS_TOPICS
+KAFKA_DEPLOY_PROGRESS_TOPIC KAFKA_ENABLED KAFKA_ERRORS_TOPIC KAFKA_METERING_TOPIC
+KEYCLOAK_ADMIN_PASSWORD KEYCLOAK_CLIENT_ID KEYCLOAK_CLIENT_SECRET KEYCLOAK_INTERNAL_URL
+KEYCLOAK_REALM KEYCLOAK_URL LLM_DEFAULT_TIMEOUT_MS LLM_ENABLED LLM_PROXY_API_KEY
+LLM_PROXY_ENABLED LLM_PROXY_METERING_URL LLM_PROXY_MISTRAL_API_KEY
+LLM_PROXY_MISTRAL_UPSTREAM_URL LLM_PROXY_PROVIDER LLM_PROXY_SKIP_VALIDATION
+LLM_PROXY_TIMEOUT_SECS LLM_PROXY_UPSTREAM_URL LLM_ROUTER__BUDGET_LIMIT_USD
+LLM_ROUTER__DEFAULT_STRATEGY LLM_ROUTER__ENABLED LLM_ROUTER__PROVIDERS
+LLM_ROUTER__SUBSCRIPTION_MAPPING__MAP MAX_SESSIONS MCP_DISCOVERY_CACHE_MAX_ENTRIES
+MCP_DISCOVERY_CACHE_TTL_SECS MCP_SESSION_TTL_MINUTES MEMORY_LIMIT_MB METERING_ENABLED
+MTLS__ALLOWED_ISSUERS MTLS__ENABLED MTLS__HEADER_CERT MTLS__HEADER_FINGERPRINT
+MTLS__HEADER_ISSUER_DN MTLS__HEADER_NOT_AFTER MTLS__HEADER_NOT_BEFORE MTLS__HEADER_SERIAL
+MTLS__HEADER_SUBJECT_DN MTLS__HEADER_VERIFY MTLS__REQUIRED_ROUTES MTLS__REQUIRE_BINDING
+MTLS__TENANT_FROM_DN MTLS__TRUSTED_PROXIES NATIVE_TOOLS_ENABLED OPA_ENABLED OPA_ENDPOINT
+OTEL_ENABLED OTEL_ENDPOINT OTEL_SAMPLE_RATE PLUGIN_SDK_ENABLED POLICY_ENABLED POLICY_PATH
+PRIMARY_GATEWAY PROMPT_CACHE_MAX_ENTRIES PROMPT_CACHE_TTL_SECS PROMPT_CACHE_WATCH_DIR
+PROMPT_GUARD_ACTION PROMPT_GUARD_ENABLED PROXY_METRICS_ENABLED PROXY_TRACING_ENABLED
+QUOTA_DEFAULT_DAILY_LIMIT QUOTA_DEFAULT_RATE_PER_MINUTE QUOTA_ENFORCEMENT_ENABLED
+QUOTA_SYNC_INTERVAL_SECS RAG_INJECTOR_ENABLED RAG_MAX_CHUNKS RAG_MAX_CONTEXT_LENGTH
+RAG_SOURCE_TIMEOUT_MS RATE_LIMIT_DEFAULT RATE_LIMIT_WINDOW_SECONDS ROUTE_RELOAD_ENABLED
+ROUTE_RELOAD_INTERVAL_SECS SENDER_CONSTRAINT__DPOP_REQUIRED SENDER_CONSTRAINT__ENABLED
+SENDER_CONSTRAINT__MTLS_REQUIRED SESSION_TIMEOUT SESSION_TIMEOUT_SECS SHADOW_GITLAB_PROJECT
+SHADOW_MIN_SAMPLES SKILL_CACHE_TTL_SECS SKILL_CONTEXT_ENABLED SKILL_CONTEXT_HEADER
+SKILL_CONTEXT_MAX_BYTES SNAPSHOT_BODY_MAX_BYTES SNAPSHOT_ENABLED SNAPSHOT_EXTRA_PII_PATTERNS
+SNAPSHOT_MAX_AGE_SECS SNAPSHOT_MAX_COUNT SOAP_BRIDGE_ENABLED SOAP_PROXY_ENABLED SSE_KEEPALIVE
+SSE_KEEPALIVE_INTERVAL SSE_KEEPALIVE_INTERVAL_SECS SUPERVISION_DEFAULT_TIER SUPERVISION_ENABLED
+SUPERVISION_WEBHOOK_URL TARGET_GATEWAY_TYPE TARGET_GATEWAY_URL TCP_RATE_LIMIT_PER_IP
+TENANT_ID_HEADER TOKEN_BUDGET_DEFAULT_LIMIT TOKEN_BUDGET_ENABLED TOKEN_BUDGET_WINDOW_HOURS
+TOOL_EXPANSION_MODE TOOL_MAX_STALENESS_SECS TOOL_REFRESH_TTL_SECS TOPOLOGY TOPOLOGY_PROOF
+TRANSFORM_REQUEST TRANSFORM_RESPONSE UPSTREAM_TYPE USER_INFO_HEADER WEBSOCKET_ENABLED
+WEBSOCKET_PASSTHROUGH WS_PROXY_ENABLED WS_PROXY_RATE_LIMIT_BURST WS_PROXY_RATE_LIMIT_PER_SECOND
+ZOMBIE_DETECTION_ENABLED
+";
+
+/// The setting that a file key or a variable names.
+pub fn by_key(key: &str) -> Option<&'static Setting> {
+    let dashed = key.replace('_', "-");
+    SETTINGS
+        .iter()
+        .find(|s| s.key == dashed)
+        .or_else(|| by_variable(&format!("STOA_{}", key.to_uppercase())))
+}
+
+pub fn by_variable(name: &str) -> Option<&'static Setting> {
+    SETTINGS.iter().find(|s| s.variables.contains(&name))
+}
+
+/// `name` is without its `STOA_`.
+pub fn is_of_other_mode(name: &str) -> bool {
+    OF_OTHER_MODES.split_whitespace().any(|known| known == name)
+}
+
+/// A file key such as `mtls`, whose values are nested.
+pub fn is_section_of_other_mode(name: &str) -> bool {
+    OF_OTHER_MODES
+        .split_whitespace()
+        .any(|known| known.split_once("__").is_some_and(|(section, _)| section == name))
+}

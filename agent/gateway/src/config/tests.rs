@@ -1,0 +1,136 @@
+use super::*;
+
+fn load_with(flags: &[&str], variables: &[(&str, &str)]) -> Result<Config, ConfigError> {
+    let arguments = std::iter::once("stoa-gateway").chain(flags.iter().copied());
+    load(
+        arguments.map(OsString::from),
+        variables.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())),
+    )
+}
+
+fn error_of(flags: &[&str], variables: &[(&str, &str)]) -> String {
+    load_with(flags, variables).expect_err("should be refused").to_string()
+}
+
+const WATCH: &str = "--watch=api=port:8000";
+
+#[test]
+fn flags_win_over_variables_over_file_over_defaults() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("stoa.yaml");
+    std::fs::write(
+        &file,
+        "port: 1\nretention_days: 3\nmin_requests_for_uac: 5\nanalysis_window_hours: 24\nwatch: [api=port:80]\n",
+    )
+    .unwrap();
+    let variables =
+        [("STOA_CONFIG", file.to_str().unwrap()), ("STOA_PORT", "2"), ("STOA_RETENTION_DAYS", "4")];
+    let config = load_with(&["--port", "3"], &variables).unwrap();
+    assert_eq!(config.listen.port(), 3);
+    assert_eq!(config.retention.as_secs(), 4 * 86_400);
+    assert_eq!(config.min_requests, 5);
+    assert_eq!(config.body_bytes, 16 << 10);
+    assert_eq!(config.file.as_deref(), Some(file.as_path()));
+}
+
+#[test]
+fn defaults_are_those_documented() {
+    let config = load_with(&[WATCH], &[]).unwrap();
+    assert_eq!(config.listen, "0.0.0.0:8083".parse().unwrap());
+    assert_eq!(config.min_requests, 100);
+    assert_eq!(config.analysis_window.as_secs(), 168 * 3600);
+    assert_eq!(config.retention.as_secs(), 14 * 86_400);
+    assert_eq!(config.capture, None);
+}
+
+#[test]
+fn retention_of_thirty_days_or_more_is_refused_with_the_reason() {
+    for days in ["30", "365"] {
+        let error = error_of(&[WATCH], &[("STOA_RETENTION_DAYS", days)]);
+        assert!(
+            error.starts_with("STOA_RETENTION_DAYS: ") && error.contains("less than 30 days"),
+            "{error}"
+        );
+    }
+    assert!(load_with(&[WATCH, "--retention-days=29"], &[]).is_ok());
+    assert!(error_of(&[WATCH, "--retention-days=0"], &[]).contains("1 to 29"));
+}
+
+#[test]
+fn modes_that_are_absent_say_so() {
+    for mode in ["edge-mcp", "edge_mcp", "mcp", "sidecar", "proxy"] {
+        let error = error_of(&[WATCH, "--mode", mode], &[]);
+        assert!(error.contains("not in this build"), "{error}");
+    }
+    assert!(error_of(&[WATCH], &[("GATEWAY_MODE", "shadw")]).contains("unknown mode `shadw`"));
+    assert!(load_with(&[WATCH, "--mode", "Shadow"], &[]).is_ok());
+}
+
+#[test]
+fn capture_methods_are_read_in_any_spelling() {
+    for text in ["port-mirror", "PortMirror", "port_mirror", "PORTMIRROR"] {
+        let config = load_with(&["--capture", text, "--interface", "lo"], &[]).unwrap();
+        assert_eq!(config.capture, Some(CaptureMethod::PortMirror));
+    }
+    for text in ["EnvoyTap", "envoy-tap", "KafkaReplay"] {
+        let error = error_of(&[WATCH], &[("STOA_CAPTURE_METHOD", text)]);
+        assert!(error.contains("does not have yet"), "{error}");
+    }
+    assert!(
+        error_of(&[WATCH, "--capture=tap"], &[]).contains("valid ones: Ebpf, Inline, PortMirror")
+    );
+}
+
+#[test]
+fn targets_that_inline_cannot_serve_are_refused() {
+    for (target, part) in [
+        ("https://a", "inside TLS"),
+        ("ftp://a", "not an http URL"),
+        ("http://a/base", "has a path"),
+        ("http://u:p@a", "credentials"),
+        ("http://", "not a URL"),
+    ] {
+        let error = error_of(&["--target", target], &[]);
+        assert!(error.contains(part), "{target}: {error}");
+    }
+    let config = load_with(&["--target", "http://[::1]:81/"], &[]).unwrap();
+    assert_eq!(config.target, Some(Target { host: "::1".to_owned(), port: 81 }));
+}
+
+#[test]
+fn a_password_in_the_target_is_not_repeated() {
+    assert!(!error_of(&["--target", "http://u:hunter2@a"], &[]).contains("hunter2"));
+}
+
+#[test]
+fn what_is_missing_is_named() {
+    assert!(error_of(&[], &[]).contains("nothing to watch"));
+    assert!(error_of(&["--capture=inline", WATCH], &[]).contains("--target"));
+    assert!(error_of(&["--capture=ebpf"], &[]).contains("--watch"));
+    assert!(error_of(&["--capture=portmirror"], &[]).contains("--interface"));
+    assert!(error_of(&["--interface=lo", "--pcap=f"], &[]).contains("exclude"));
+}
+
+#[test]
+fn sizes_are_powers_of_1024() {
+    assert_eq!(parse_size("16KiB", 0, usize::MAX), Ok(16 << 10));
+    assert_eq!(parse_size("8 m", 0, usize::MAX), Ok(8 << 20));
+    assert_eq!(parse_size("77", 0, usize::MAX), Ok(77));
+    for text in ["", "k", "1.5M", "9999999999999999999999", "-1", "16 furlongs"] {
+        assert!(parse_size(text, 0, usize::MAX).is_err(), "{text}");
+    }
+}
+
+#[test]
+fn help_names_every_setting_and_its_variable() {
+    let help = command().render_long_help().to_string();
+    for setting in SETTINGS {
+        assert!(help.contains(&format!("--{}", setting.key)), "{}", setting.key);
+        assert!(help.contains(setting.variables[0]), "{}", setting.key);
+    }
+}
+
+#[test]
+fn the_command_is_consistent() {
+    command().debug_assert();
+}

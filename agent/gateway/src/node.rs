@@ -1,0 +1,366 @@
+//! Wires the rooms together: start, drain, stop.
+
+use std::{
+    io::{self, Write},
+    net::SocketAddr,
+    sync::Arc,
+    time::Duration,
+};
+
+use stoa_contract::knowledge::Limits;
+use stoa_wire::ReaderConfig;
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+    sync::watch,
+};
+
+use crate::{
+    capture::{
+        CaptureError, CaptureMethod, CaptureSource, Watched,
+        ebpf::{EbpfCapture, EbpfConfig},
+        inline::{InlineConfig, InlineSource},
+        port_mirror::{MirroredServices, PortMirrorSource},
+        watch::{check_service_name, number_services},
+    },
+    config::Config,
+    http,
+    shadow::{
+        Shadow, ShadowConfig, ShadowError, Written,
+        analysis::{self, AnalysisConfig, Feed, Snapshot},
+        book::Book,
+        keeper::Keeper,
+        routes,
+    },
+    store::{Store, StoreError, secret},
+};
+
+#[derive(Debug, thiserror::Error)]
+pub enum NodeError {
+    #[error("{0}")]
+    Capture(#[from] CaptureError),
+    #[error("{0}")]
+    Store(#[from] StoreError),
+    #[error("{0}")]
+    Shadow(#[from] ShadowError),
+    #[error(
+        "cannot listen on {address} for the API: {source}. Choose another with --port or --host"
+    )]
+    Listen { address: SocketAddr, source: io::Error },
+    #[error("the agent could not start: {0}")]
+    Start(#[from] io::Error),
+    #[error("the analysis ended by itself; the log says why")]
+    AnalysisEnded,
+}
+
+/// What was chosen to capture with.
+struct Chosen {
+    method: CaptureMethod,
+    feed: Feed,
+    names: Vec<String>,
+    description: Vec<String>,
+}
+
+/// Runs until SIGTERM or SIGINT, then drains, writes and summarises.
+pub fn run(config: Config) -> Result<(), NodeError> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(4)
+        .thread_name("blocking")
+        .build()?;
+    runtime.block_on(run_on(config))
+}
+
+async fn run_on(config: Config) -> Result<(), NodeError> {
+    // Before anything else, so that a stop during the start is a stop too.
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        mode = "shadow",
+        config_file = config.file.as_ref().map(|p| p.display().to_string()),
+        "Starting STOA Gateway"
+    );
+    let store = Arc::new(Store::open(&config.state_dir, Limits::default())?);
+    let key = secret::load_or_make(&config.state_dir)?;
+    let listener = TcpListener::bind(config.listen)
+        .await
+        .map_err(|source| NodeError::Listen { address: config.listen, source })?;
+    let address = listener.local_addr()?;
+    let chosen = choose_capture(&config)?;
+    for line in &chosen.description {
+        tracing::info!(method = %chosen.method, "{line}");
+    }
+
+    let run = name_run()?;
+    let (keeper, keeper_state, store_thread) = Keeper::start(Arc::clone(&store))?;
+    let is_file = matches!(chosen.feed, Feed::File { .. });
+    let reader = ReaderConfig {
+        body_limit: config.body_bytes,
+        memory_limit: config.memory_bytes,
+        ..ReaderConfig::default()
+    };
+    let (handle, analysis_thread) = analysis::start(
+        AnalysisConfig { reader, nice: config.nice, record: config.record.clone() },
+        chosen.feed,
+        Book::new(key, run.clone(), &chosen.names),
+        keeper,
+    )?;
+    let shadow = Arc::new(Shadow::new(
+        ShadowConfig {
+            tenant: config.tenant.clone(),
+            output: config.output.clone(),
+            min_requests: config.min_requests,
+            window: (!is_file).then_some(config.analysis_window),
+            capture: chosen.method.to_string(),
+            sources: chosen.description,
+        },
+        handle.clone(),
+        keeper_state,
+        store,
+        run,
+    )?);
+    let (stop, stopping) = watch::channel(false);
+    let api = {
+        let shadow = Arc::clone(&shadow);
+        tokio::spawn(http::serve(listener, stopping, move |call| {
+            routes::answer(Arc::clone(&shadow), call)
+        }))
+    };
+    let writer = tokio::spawn(Arc::clone(&shadow).write_when_ready());
+    let purger = tokio::spawn(purge_hourly(Arc::clone(&shadow), config.retention));
+    tracing::info!(
+        %address,
+        state_dir = %config.state_dir.display(),
+        output = %config.output.display(),
+        services = chosen.names.join(","),
+        "ready"
+    );
+
+    let mut watchdog = tokio::time::interval(Duration::from_secs(1));
+    let ended_by_itself = loop {
+        tokio::select! {
+            _ = terminate.recv() => break false,
+            _ = interrupt.recv() => break false,
+            _ = watchdog.tick() => if handle.is_over() { break true },
+        }
+    };
+
+    tracing::info!("stopping: what is under way is drained");
+    stop.send_replace(true);
+    writer.abort();
+    purger.abort();
+    handle.stop();
+    let ended = tokio::task::spawn_blocking(move || {
+        let _ = analysis_thread.join();
+        let _ = store_thread.join();
+    });
+    // A second signal ends the waiting, not the writing of contracts.
+    tokio::select! {
+        _ = ended => {}
+        _ = terminate.recv() => tracing::warn!("stopped without waiting"),
+        _ = interrupt.recv() => tracing::warn!("stopped without waiting"),
+    }
+    let _ = api.await;
+    let finished = Arc::clone(&shadow);
+    let is_interactive = config.summary;
+    let written = tokio::task::spawn_blocking(move || write_last(&finished, is_interactive)).await;
+    let written = written.map_err(|_| ShadowError::Render)??;
+    if is_interactive {
+        // Nobody is left to tell where stdout is gone.
+        let _ = print_summary(&mut io::stdout().lock(), &written, &shadow.analysis.snapshot());
+    }
+    match ended_by_itself {
+        true => Err(NodeError::AnalysisEnded),
+        false => Ok(()),
+    }
+}
+
+fn choose_capture(config: &Config) -> Result<Chosen, NodeError> {
+    let (names, watched) = number_services(&config.watches);
+    let method = match config.capture {
+        Some(method) => method,
+        None if config.interface.is_some() || config.pcap.is_some() => CaptureMethod::PortMirror,
+        None if watched.is_empty() => CaptureMethod::Inline,
+        None => {
+            return match open_ebpf(config, &names, &watched) {
+                Err(CaptureError::EbpfUnavailable { missing }) if config.target.is_some() => {
+                    tracing::warn!(%missing, "eBPF capture is not possible here; Inline is used");
+                    open_inline(config, names)
+                }
+                other => Ok(other?),
+            };
+        }
+    };
+    match method {
+        CaptureMethod::Ebpf => Ok(open_ebpf(config, &names, &watched)?),
+        CaptureMethod::Inline => open_inline(config, names),
+        CaptureMethod::PortMirror => {
+            let services = MirroredServices::new(names.clone(), &watched)?;
+            if let Some(path) = &config.pcap {
+                // Said now rather than in the log of a thread.
+                std::fs::File::open(path).map_err(|e| CaptureError::File {
+                    path: path.clone(),
+                    reason: e.to_string(),
+                })?;
+                let description = vec![format!("PortMirror: file {}", path.display())];
+                let feed = Feed::File { path: path.clone(), services };
+                return Ok(Chosen { method, feed, names, description });
+            }
+            let interface = config.interface.as_deref().unwrap_or_default();
+            let source = PortMirrorSource::open(interface, config.ring_bytes, services)?;
+            let description = source.describe();
+            Ok(Chosen { method, feed: Feed::Live(Box::new(source)), names, description })
+        }
+    }
+}
+
+fn open_ebpf(
+    config: &Config,
+    names: &[String],
+    watched: &[Watched],
+) -> Result<Chosen, CaptureError> {
+    let clamp = |bytes: usize| u32::try_from(bytes).unwrap_or(u32::MAX);
+    let mut source = EbpfCapture::load(&EbpfConfig {
+        ring_bytes: clamp(config.ring_bytes),
+        body_budget: clamp(config.body_bytes),
+    })?;
+    for watch in watched {
+        source.watch(watch.service, &watch.spec).map_err(|e| match CaptureError::from(e) {
+            unavailable @ CaptureError::EbpfUnavailable { .. } => unavailable,
+            other => CaptureError::Watch {
+                name: watch.name.clone(),
+                spec: watch.spec.to_string(),
+                reason: other.to_string(),
+            },
+        })?;
+    }
+    let mut description = source.describe();
+    for (number, name) in names.iter().enumerate() {
+        for line in &mut description {
+            *line = line.replacen(&format!("service {number} "), &format!("service {name} "), 1);
+        }
+    }
+    Ok(Chosen {
+        method: CaptureMethod::Ebpf,
+        feed: Feed::Live(Box::new(source)),
+        names: names.to_vec(),
+        description,
+    })
+}
+
+fn open_inline(config: &Config, mut names: Vec<String>) -> Result<Chosen, NodeError> {
+    let Some(target) = config.target.clone() else {
+        return Err(CaptureError::Stopped("Inline capture needs --target".to_owned()).into());
+    };
+    names.truncate(1);
+    if let Some(name) = &config.service {
+        names = vec![name.clone()];
+    }
+    if names.is_empty() {
+        names.push(service_of_host(&target.host));
+    }
+    let source = InlineSource::start(InlineConfig {
+        listen: config.inline_listen,
+        target,
+        service: 0,
+        max_connections: config.max_connections,
+        queue_bytes: config.ring_bytes,
+    })?;
+    let description = source.describe();
+    Ok(Chosen {
+        method: CaptureMethod::Inline,
+        feed: Feed::Live(Box::new(source)),
+        names,
+        description,
+    })
+}
+
+/// The host's name, where it says something.
+fn service_of_host(host: &str) -> String {
+    let name = host.to_lowercase();
+    let says_nothing = name == "localhost" || name.parse::<std::net::IpAddr>().is_ok();
+    match !says_nothing && check_service_name(&name).is_ok() {
+        true => name,
+        false => "api".to_owned(),
+    }
+}
+
+/// Unique to this run: what it writes to the store goes under this name.
+fn name_run() -> io::Result<String> {
+    let host = nix::unistd::gethostname().unwrap_or_default();
+    let random = secret::random_key()?;
+    let hex: String = random.iter().take(6).map(|b| format!("{b:02x}")).collect();
+    Ok(format!("{}-{hex}", host.to_string_lossy()))
+}
+
+/// At the start, then hourly: nothing is kept beyond its retention.
+async fn purge_hourly(shadow: Arc<Shadow>, retention: Duration) {
+    let mut hour = tokio::time::interval(Duration::from_secs(3600));
+    loop {
+        hour.tick().await;
+        let shadow = Arc::clone(&shadow);
+        let purged = tokio::task::spawn_blocking(move || shadow.purge(retention)).await;
+        if let Ok(Err(error)) = purged {
+            tracing::error!(%error, "old observations could not be purged");
+        }
+    }
+}
+
+/// Contracts of what is watched, as they are at the end. Where somebody waits for the summary,
+/// also of services that have not reached the number of requests for a contract.
+fn write_last(shadow: &Shadow, is_interactive: bool) -> Result<Vec<Written>, ShadowError> {
+    let known = shadow.services(&shadow.analysis.snapshot());
+    let mut all = Vec::new();
+    for (service, known) in known.into_iter().filter(|(_, known)| known.is_watched) {
+        let is_enough = known.exchanges >= shadow.config.min_requests;
+        if is_enough || (is_interactive && known.exchanges > 0) {
+            all.push(shadow.write_from_store(&service)?);
+        }
+    }
+    Ok(all)
+}
+
+fn print_summary(out: &mut impl Write, written: &[Written], snapshot: &Snapshot) -> io::Result<()> {
+    writeln!(out)?;
+    if written.is_empty() {
+        return writeln!(out, "contract: none (0 operations from 0 exchanges, 0 lost)");
+    }
+    for one in written {
+        writeln!(out, "{}", one.contract.table.trim_end())?;
+        writeln!(out)?;
+    }
+    for one in written {
+        let contract = &one.contract;
+        let file = one.files.first().map(|p| p.display().to_string()).unwrap_or_default();
+        let lost: u64 = snapshot
+            .tallies
+            .iter()
+            .filter(|(_, tally)| tally.name == contract.service)
+            .map(|(number, tally)| {
+                let shed = snapshot.counters.iter().filter(|c| c.service == *number);
+                tally.lossy + shed.map(|c| c.shed_exchanges).sum::<u64>()
+            })
+            .sum();
+        writeln!(
+            out,
+            "contract: {file} ({} operations from {} exchanges, {lost} lost)",
+            contract.operations, contract.exchanges
+        )?;
+    }
+    out.flush()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_names_the_service_where_it_says_something() {
+        assert_eq!(service_of_host("Orders.example.com"), "orders.example.com");
+        for host in ["localhost", "127.0.0.1", "::1", "_"] {
+            assert_eq!(service_of_host(host), "api", "{host}");
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! What is remembered of a connection, in the storage of its socket.
+
+use aya_ebpf::{
+    bindings::{BPF_SK_STORAGE_GET_F_CREATE, bpf_sock},
+    btf_maps::SkStorage,
+    helpers::generated::bpf_sk_storage_get,
+    macros::btf_map,
+};
+
+#[btf_map]
+static FLOWS: SkStorage<Flow> = SkStorage::new();
+
+/// Only the agent's own counters and decisions; no payload.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Flow {
+    pub cookie: u64,
+    pub slot: u32,
+    /// [`stoa_common::watch::Watching::generation`] when it was found unwatched.
+    pub generation: u32,
+    pub state: u8,
+    pub is_from_start: u8,
+    /// The agent has been told of the connection's ends.
+    pub is_open_told: u8,
+    /// The current exchange is left out whole.
+    pub is_shed: u8,
+    /// Payload segments that proved nothing, by direction.
+    pub unproven: [u8; 2],
+    /// A request has begun that no response has followed yet.
+    pub is_unanswered: u8,
+    /// The client sends requests before it has the responses: messages then begin in the middle
+    /// of segments, so more is copied from each one that begins with a segment.
+    pub is_pipelined: u8,
+    /// Sequence numbers of the first bytes, where `is_from_start`: from the client, from the server.
+    pub first: [u32; 2],
+    pub streams: [Stream; 2],
+}
+
+/// One direction. Numbers are TCP sequence numbers.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Stream {
+    /// Where the current message begins and up to where it is copied.
+    pub base: u32,
+    pub limit: u32,
+    /// The same of the message before, for what arrives late.
+    pub previous_base: u32,
+    pub previous_limit: u32,
+    /// The highest byte seen, plus one.
+    pub end: u32,
+    /// Bytes lost of which the agent has not been told: from, to.
+    pub lost_from: u32,
+    pub lost_to: u32,
+    pub lost_reason: u8,
+    /// `base` and `limit` hold.
+    pub is_started: u8,
+    /// The end of the current message's head has not been found.
+    pub is_head_open: u8,
+    /// Why bytes beyond `limit` are not copied.
+    pub skip_reason: u8,
+    /// Length of the head, between search and use.
+    pub head: u32,
+}
+
+/// The zero of fresh storage: nothing decided.
+pub const NEW: u8 = 0;
+/// Watched, and nothing shows yet that it speaks HTTP.
+pub const UNPROVEN: u8 = 1;
+/// The listening end of an HTTP connection of a watched service.
+pub const SERVER: u8 = 2;
+/// Not watched, as of `generation`.
+pub const UNWATCHED: u8 = 3;
+/// The client's end, or not HTTP: never looked at again.
+pub const IGNORED: u8 = 4;
+
+/// The flow of this socket, null if it has none.
+#[inline(always)]
+pub fn find(socket: *mut bpf_sock) -> *mut Flow {
+    // SAFETY: the verifier has checked that `socket` is a full socket.
+    unsafe { bpf_sk_storage_get(map(), socket.cast(), core::ptr::null_mut(), 0) }.cast()
+}
+
+/// The flow of this socket, made if it has none; null if the kernel has no memory for it.
+#[inline(always)]
+pub fn find_or_create(socket: *mut bpf_sock) -> *mut Flow {
+    // SAFETY: the verifier has checked that `socket` is a full socket.
+    unsafe {
+        bpf_sk_storage_get(
+            map(),
+            socket.cast(),
+            core::ptr::null_mut(),
+            BPF_SK_STORAGE_GET_F_CREATE.into(),
+        )
+    }
+    .cast()
+}
+
+#[inline(always)]
+fn map() -> *mut core::ffi::c_void {
+    (&raw const FLOWS).cast_mut().cast()
+}
+
+/// `a` is before `b` in sequence space (RFC 9293 section 3.4).
+#[inline(always)]
+pub fn is_before(a: u32, b: u32) -> bool {
+    (a.wrapping_sub(b) as i32) < 0
+}

@@ -1,0 +1,95 @@
+//! The way to the agent: records are reserved, filled and submitted, and nobody is woken.
+
+use aya_ebpf::{
+    bindings::{__sk_buff, BPF_RB_AVAIL_DATA, BPF_RB_NO_WAKEUP},
+    macros::map,
+    maps::RingBuf,
+};
+use stoa_common::record::{CLASSES, OpenRecord, RecordHeader};
+
+use crate::packet::{forget, load_bytes};
+
+/// The loader sets the size.
+#[map]
+static EVENTS: RingBuf = RingBuf::with_byte_size(8 << 20, 0);
+
+pub const DELIVERED: u64 = 0;
+pub const FULL: u64 = 1;
+pub const UNREADABLE: u64 = 2;
+
+/// Part of a segment that fits one record.
+#[repr(C)]
+pub struct Chunk {
+    pub header: RecordHeader,
+    /// Of the payload, from the IP header.
+    pub offset: u32,
+}
+
+#[repr(C)]
+struct Record<const N: usize> {
+    header: RecordHeader,
+    data: [u8; N],
+}
+
+pub fn waiting_bytes() -> u64 {
+    EVENTS.query(BPF_RB_AVAIL_DATA.into())
+}
+
+/// Hands on a record without payload.
+#[inline(always)]
+pub fn put_header(header: &RecordHeader) -> bool {
+    let Some(mut entry) = EVENTS.reserve::<RecordHeader>(0) else { return false };
+    entry.write(*header);
+    entry.submit(BPF_RB_NO_WAKEUP.into());
+    true
+}
+
+#[inline(always)]
+pub fn put_open(record: &OpenRecord) -> bool {
+    let Some(mut entry) = EVENTS.reserve::<OpenRecord>(0) else { return false };
+    entry.write(*record);
+    entry.submit(BPF_RB_NO_WAKEUP.into());
+    true
+}
+
+/// Hands on a record with the `header.captured` bytes at `offset`, at most [`CHUNK`].
+#[inline(never)]
+pub fn put_chunk(skb: *mut __sk_buff, chunk: &Chunk) -> u64 {
+    let n = chunk.header.captured as usize;
+    if n <= CLASSES[0] {
+        put::<{ CLASSES[0] }>(skb, chunk)
+    } else if n <= CLASSES[1] {
+        put::<{ CLASSES[1] }>(skb, chunk)
+    } else if n <= CLASSES[2] {
+        put::<{ CLASSES[2] }>(skb, chunk)
+    } else if n <= CLASSES[3] {
+        put::<{ CLASSES[3] }>(skb, chunk)
+    } else {
+        put::<{ CLASSES[4] }>(skb, chunk)
+    }
+}
+
+/// The same for exactly [`CHUNK`] bytes; the verifier walks through it once a turn of the loop.
+#[inline(never)]
+pub fn put_whole(skb: *mut __sk_buff, chunk: &Chunk) -> u64 {
+    put::<{ CLASSES[4] }>(skb, chunk)
+}
+
+#[inline(always)]
+fn put<const N: usize>(skb: *mut __sk_buff, chunk: &Chunk) -> u64 {
+    let Some(mut entry) = EVENTS.reserve::<Record<N>>(0) else { return FULL };
+    let record = entry.as_mut_ptr();
+    // SAFETY: the reservation is as large as the record; the bounds of `n` are checked on the very
+    // register that the helper gets.
+    unsafe {
+        (*record).header = chunk.header;
+        let data = (&raw mut (*record).data).cast::<u8>();
+        let n = u64::from(forget(chunk.header.captured));
+        if n == 0 || n > N as u64 || load_bytes(skb, chunk.offset.into(), data, n) != 0 {
+            entry.discard(BPF_RB_NO_WAKEUP.into());
+            return UNREADABLE;
+        }
+    }
+    entry.submit(BPF_RB_NO_WAKEUP.into());
+    DELIVERED
+}
