@@ -1,1 +1,125 @@
-fn main() {}
+//! The developer's commands: `cargo xtask VERB`. Each does its own set-up.
+
+#![forbid(unsafe_code)]
+
+mod bench;
+mod ci;
+mod demo;
+mod demo_summary;
+mod ebpf;
+mod interrupt;
+mod provision;
+mod setup;
+mod test;
+mod workspace;
+mod wrk;
+
+use std::process::ExitCode;
+
+use anyhow::{Result, bail};
+use lexopt::prelude::*;
+
+const HELP: &str = "\
+Commands for developers of stoa-gateway. Each does its own set-up; the second time it is silent.
+
+Usage: cargo xtask VERB [OPTIONS]
+
+Verbs:
+  demo            Watch a small service with the agent and show the contract it infers (15 s)
+  test            Run all tests: unit, system (needs root) and inference accuracy
+    --only PART     unit, system or inference
+    --filter TEXT   only tests whose name contains TEXT
+  bench capture   What watching costs: nginx saturated, with and without the agent, and tcpdump
+    --pairs N       runs of each kind [default: 5]
+    --seconds N     length of a run [default: 8]
+    --long          also 10 million exchanges on one agent, for its memory
+  setup           Install the toolchains and programs that the other verbs need, and say why
+  ebpf            Build the kernel side
+  ci              Everything that must pass before a change goes in: test, format, lints, licences
+
+Options:
+  -h, --help      This text
+";
+
+enum Verb {
+    Demo,
+    Test(test::Options),
+    BenchCapture(bench::Options),
+    Setup,
+    Ebpf,
+    Ci,
+    Help,
+}
+
+fn main() -> ExitCode {
+    match parse().and_then(run) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn parse() -> Result<Verb> {
+    let mut parser = lexopt::Parser::from_env();
+    let verb = match parser.next()? {
+        None | Some(Short('h') | Long("help")) => return Ok(Verb::Help),
+        Some(Value(verb)) => verb.string()?,
+        Some(other) => return Err(other.unexpected().into()),
+    };
+    let mut verb = match verb.as_str() {
+        "demo" => Verb::Demo,
+        "test" => Verb::Test(test::Options::default()),
+        "bench" => match parser.next()? {
+            Some(Value(what)) if what == "capture" => Verb::BenchCapture(bench::Options::default()),
+            _ => bail!("bench what? There is: bench capture"),
+        },
+        "setup" => Verb::Setup,
+        "ebpf" => Verb::Ebpf,
+        "ci" => Verb::Ci,
+        "help" => return Ok(Verb::Help),
+        other => bail!("no verb `{other}`; there are: demo, test, bench capture, setup, ebpf, ci"),
+    };
+    while let Some(argument) = parser.next()? {
+        match (&mut verb, argument) {
+            (_, Short('h') | Long("help")) => return Ok(Verb::Help),
+            (Verb::Test(options), Long("only")) => {
+                options.only = Some(parser.value()?.string()?.parse()?);
+            }
+            (Verb::Test(options), Long("filter")) => {
+                options.filter = Some(parser.value()?.string()?);
+            }
+            (Verb::BenchCapture(options), Long("pairs")) => {
+                options.pairs = parser.value()?.parse()?;
+            }
+            (Verb::BenchCapture(options), Long("seconds")) => {
+                options.seconds = parser.value()?.parse()?;
+            }
+            (Verb::BenchCapture(options), Long("long")) => options.is_long = true,
+            (_, other) => return Err(other.unexpected().into()),
+        }
+    }
+    Ok(verb)
+}
+
+fn run(verb: Verb) -> Result<()> {
+    match verb {
+        Verb::Demo => demo::run(),
+        Verb::Test(options) => test::run(&options),
+        Verb::BenchCapture(options) => bench::run(&options),
+        Verb::Setup => {
+            setup::run()?;
+            provision::everything()
+        }
+        Verb::Ebpf => {
+            setup::run()?;
+            ebpf::run()
+        }
+        Verb::Ci => ci::run(),
+        Verb::Help => {
+            print!("{HELP}");
+            Ok(())
+        }
+    }
+}

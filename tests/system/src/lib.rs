@@ -1,1 +1,10 @@
+//! What the system tests share: marked traffic, real servers, and what the agent made of it.
 
+#![forbid(unsafe_code)]
+
+pub mod markers;
+pub mod observed;
+pub mod planted;
+pub mod rate;
+pub mod servers;
+pub mod stage;

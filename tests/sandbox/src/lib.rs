@@ -1,0 +1,76 @@
+//! A place to run real services and real agents in, gone when it is dropped.
+//!
+//! * [`Sandbox`]: a network namespace and a cgroup of one service, joined to the host by a veth.
+//! * [`Process`]: a program that ends with its guard.
+//! * [`Agent`]: a running `stoa-gateway`, and the summary it ends with.
+//! * [`http::Connection`]: a client that says exactly which bytes it sends.
+
+#![forbid(unsafe_code)]
+
+pub mod agent;
+pub mod cgroup;
+pub mod command;
+pub mod http;
+pub mod process;
+pub mod sandbox;
+pub mod shopper;
+
+pub use agent::{Agent, AgentOptions, Summary};
+pub use process::Process;
+pub use sandbox::Sandbox;
+
+use std::{
+    net::{SocketAddr, TcpStream},
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Result, bail};
+
+/// Whether this process may create namespaces, cgroups and load eBPF programs.
+pub fn is_root() -> bool {
+    // The owner of /proc/self is the effective user of this process: proc(5).
+    use std::os::unix::fs::MetadataExt;
+    std::fs::metadata("/proc/self").is_ok_and(|m| m.uid() == 0)
+}
+
+/// The directory that `stoa-gateway`, `stoactl` and the test services were built into.
+pub fn binaries() -> Result<PathBuf> {
+    if let Some(dir) = std::env::var_os("TEST_BINARIES") {
+        return Ok(dir.into());
+    }
+    // A test runs as target/PROFILE/deps/NAME-HASH; the binaries are two directories up.
+    let own = std::env::current_exe()?;
+    for dir in own.ancestors().skip(1).take(2) {
+        if dir.join("stoa-gateway").is_file() {
+            return Ok(dir.to_path_buf());
+        }
+    }
+    bail!(
+        "stoa-gateway is not beside {}: run `cargo xtask test`, or build it and set TEST_BINARIES",
+        own.display()
+    )
+}
+
+/// Waits until somebody accepts connections at `address`.
+pub fn wait_for_port(address: SocketAddr, patience: Duration) -> Result<()> {
+    let deadline = Instant::now() + patience;
+    while TcpStream::connect_timeout(&address, Duration::from_millis(500)).is_err() {
+        if Instant::now() > deadline {
+            bail!("nothing accepts connections at {address} after {patience:?}");
+        }
+        pause(Duration::from_millis(20));
+    }
+    Ok(())
+}
+
+/// A TCP port of the host that nobody listens on now.
+pub fn free_port() -> Result<u16> {
+    Ok(std::net::TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
+}
+
+/// Sleeps. Demo, tests and benches are plain threads: there is no runtime to block.
+#[allow(clippy::disallowed_methods)]
+pub fn pause(time: Duration) {
+    std::thread::sleep(time);
+}

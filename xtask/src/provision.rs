@@ -1,0 +1,125 @@
+//! Programs and Python packages that demo, tests and benches drive the agent with.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context, Result, bail};
+use sandbox::command;
+
+use crate::workspace::{root, run, target};
+
+/// A program, the Debian package that has it, and what it is for.
+pub struct Tool {
+    program: &'static str,
+    package: &'static str,
+    why: &'static str,
+}
+
+const fn tool(program: &'static str, package: &'static str, why: &'static str) -> Tool {
+    Tool { program, package, why }
+}
+
+pub const IP: Tool = tool("ip", "iproute2", "network namespaces for demo, tests and benches");
+pub const NGINX: Tool = tool("nginx", "nginx-light", "a real server that tests and benches watch");
+pub const NODE: Tool = tool("node", "nodejs", "a real server that tests watch");
+pub const NPM: Tool = tool("npm", "npm", "published specifications to compare inferred ones with");
+pub const PYTHON: Tool = tool("python3", "python3", "a real server, and the contract validators");
+pub const WRK: Tool = tool("wrk", "wrk", "the load of the bench");
+pub const TCPDUMP: Tool = tool("tcpdump", "tcpdump", "what the bench compares the agent with");
+pub const SETPRIV: Tool = tool("setpriv", "util-linux", "running the agent without root in tests");
+
+pub const ALL: [Tool; 8] = [IP, NGINX, NODE, NPM, PYTHON, WRK, TCPDUMP, SETPRIV];
+
+pub fn everything() -> Result<()> {
+    tools(&ALL)?;
+    python()?;
+    Ok(())
+}
+
+/// Installs those that are missing; silent when none is.
+pub fn tools(wanted: &[Tool]) -> Result<()> {
+    let missing: Vec<&Tool> = wanted.iter().filter(|tool| find(tool.program).is_none()).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    for tool in &missing {
+        println!("installing {} ({}): {}", tool.package, tool.program, tool.why);
+    }
+    install(&missing.iter().map(|tool| tool.package).collect::<Vec<_>>())
+}
+
+pub fn install(packages: &[&str]) -> Result<()> {
+    if find("apt-get").is_none() {
+        bail!("no apt-get here: install {} and run this again", packages.join(", "));
+    }
+    if !sandbox::is_root() {
+        bail!("not root: run `sudo apt-get install {}` and this again", packages.join(" "));
+    }
+    let apt = |words: &[&str]| {
+        let mut command = Command::new("apt-get");
+        command.args(words).env("DEBIAN_FRONTEND", "noninteractive");
+        command::run(&mut command)
+    };
+    apt(&["update", "-qq"])?;
+    apt(&[&["install", "-y", "-qq", "--no-install-recommends"], packages].concat())?;
+    Ok(())
+}
+
+/// A virtual environment with the packages of `tests/system/requirements.txt`; its interpreter.
+pub fn python() -> Result<PathBuf> {
+    let place = target().join("venv");
+    let interpreter = place.join("bin/python");
+    let list = root().join("tests/system/requirements.txt");
+    let wanted = fs::read_to_string(&list)?;
+    let stamp = place.join("installed");
+    if interpreter.exists() && fs::read_to_string(&stamp).is_ok_and(|had| had == wanted) {
+        return Ok(interpreter);
+    }
+    tools(&[PYTHON])?;
+    println!("installing contract validators from PyPI into target/venv");
+    let make = || command::run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&place));
+    if make().is_err() {
+        // Debian splits the venv module from its interpreter.
+        println!("installing python3-venv: virtual environments");
+        install(&["python3-venv"])?;
+        make()?;
+    }
+    let mut pip = Command::new(&interpreter);
+    pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r"]).arg(&list);
+    run(&mut pip)?;
+    fs::write(stamp, wanted)?;
+    Ok(interpreter)
+}
+
+/// A cargo program, built once into `target/tools`.
+pub fn cargo_tool(name: &str, version: &str, why: &str) -> Result<PathBuf> {
+    let place = target().join("tools").join(format!("{name}-{version}"));
+    let program = place.join("bin").join(name);
+    if !program.exists() {
+        println!("installing {name} {version}: {why} (a few minutes)");
+        let mut command = crate::workspace::cargo();
+        // Unoptimised: it runs for a second, and builds in half the time.
+        command.args(["install", "--quiet", "--locked", "--profile", "dev"]);
+        command.args([name, "--version", version, "--root"]);
+        run(command.arg(&place))
+            .with_context(|| format!("{name} {version} cannot be installed"))?;
+    }
+    Ok(program)
+}
+
+/// Looks a program up in PATH and in the directories that hold system programs.
+pub fn find(program: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path)
+        .chain(["/usr/sbin", "/sbin", "/usr/local/sbin"].map(PathBuf::from))
+        .map(|dir| dir.join(program))
+        .find(|file| is_executable(file))
+}
+
+fn is_executable(file: &Path) -> bool {
+    use std::os::unix::fs::PermissionsExt;
+    fs::metadata(file).is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0)
+}
