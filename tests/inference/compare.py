@@ -24,6 +24,12 @@ from traffic import Exchange, read_har, read_json
 ENOUGH = 20
 # OpenAPI 3.1, section 4.8.12.1: parameters of these names shall be ignored.
 NOT_PARAMETERS = {"accept", "content-type", "authorization"}
+# What HTTP itself, clients, proxies and tracing add to any request: in a contract only where published.
+TRANSPORT = {
+    "host", "user-agent", "connection", "content-length", "transfer-encoding", "accept-encoding", "cache-control", "pragma", "cookie", "origin",
+    "referer", "date", "te", "upgrade", "via", "forwarded", "x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "x-real-ip", "x-request-id",
+    "traceparent", "tracestate", "baggage", "b3",
+}
 FORMATS = {
     "date-time": re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)"),
     "date": re.compile(r"\d{4}-\d\d-\d\d"),
@@ -164,7 +170,7 @@ class Comparison:
                 real = sent
             else:
                 truth = {k for k in sent if k in theirs.parameters}
-                real = set()
+                real = {k for k in sent if k[1] not in TRANSPORT}
             have = {k for k in found_keys if k[0] == place and k not in keys}
             # A key may be documented as a plain parameter; as a credential it is found as well.
             have |= truth & schemes

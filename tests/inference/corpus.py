@@ -27,7 +27,7 @@ import compare
 import inferrer
 from score import Report, show, table
 from specification import VARIABLE, Document, Operation, normalise, type_names
-from synthesis import IDENTIFIERS, Synthesizer, opaque, singular
+from synthesis import IDENTIFIERS, Synthesizer, make_uuid, opaque
 from traffic import Exchange, read_har, write_har
 
 SCANNER = (
@@ -98,6 +98,7 @@ class Service:
         self.host = "api." + re.sub(r"[^a-z0-9]", "", seed.lower())[:24] + ".example"
         self.operations = [o for o in unique(document.operations) if o.method not in ("TRACE", "OPTIONS")]
         self.bearer = self.make_jwt() if self.rng.random() < 0.5 else opaque(self.rng, 40)
+        self.is_behind_proxy = self.rng.random() < 0.5
         self.api_key = opaque(self.rng, 32)
         # One habit a service: what its errors look like where the document does not say.
         self.error_style = self.rng.choice(["problem", "message", "empty"])
@@ -175,6 +176,8 @@ class Service:
         status = self.choose_status(operation, is_first)
         path, identifiers = self.fill(operation, is_unknown=status == 404)
         headers = [("Host", self.host), ("User-Agent", rng.choice(["python-requests/2.34", "okhttp/5.1", "axios/1.9"])), ("Accept", "application/json")]
+        if self.is_behind_proxy:
+            headers += [("X-Forwarded-For", f"10.0.{rng.randint(0, 255)}.{rng.randint(1, 254)}"), ("X-Request-Id", make_uuid(rng)), ("traceparent", f"00-{rng.getrandbits(128):032x}-{rng.getrandbits(64):016x}-01")]
         query: list[tuple[str, str]] = []
         for parameter in operation.parameters.values():
             if parameter.place not in ("query", "header") or parameter.name.lower() in compare.NOT_PARAMETERS or self.is_credential(parameter.place, parameter.name):

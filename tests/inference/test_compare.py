@@ -116,6 +116,11 @@ class Parameters(unittest.TestCase):
         report = compare(published(), ours, [get("/users"), get("/users", status=429)])
         self.assertEqual(score(report, "statuses"), (1, 1, 1))
 
+    def test_headers_of_transport_are_no_parameters_and_real_ones_may_be(self):
+        found = [{"in": "header", "name": "X-Tenant"}, {"in": "header", "name": "X-Request-Id"}]
+        report = compare(published(), self.ours(*found), [get("/users", headers=[("X-Tenant", "a"), ("X-Request-Id", "b")])])
+        self.assertEqual(score(report, "header parameters"), (0, 1, 0))
+
     def test_security(self):
         schemes = {"securitySchemes": {"a": {"type": "apiKey", "in": "header", "name": "x-key"}, "b": {"type": "http", "scheme": "bearer"}}}
         ours = inferred({"/api/users/{id}": {"get": {"security": [{"a": []}, {"b": []}], "responses": {}}}}, components=schemes)

@@ -283,6 +283,7 @@ impl Report {
         );
         let sent: u64 = self.watched.iter().map(|run| run.load.requests).sum();
         let captured: u64 = self.watched.iter().map(|run| run.exchanges).sum();
+        let lost: u64 = self.watched.iter().map(|run| run.lost).sum();
         let cost = median(
             self.watched
                 .iter()
@@ -290,9 +291,10 @@ impl Report {
         );
         let peak = self.watched.iter().map(|run| run.peak).max().unwrap_or(0);
         println!(
-            "ratio {ratio:.3} (median of {} pairs), captured {:.2} % saturated and {:.3} % at {RATE}/s, wrong pairs {}, {cost:.1} us per exchange, RSS {} MiB",
+            "ratio {ratio:.3} (median of {} pairs), captured {:.2} % saturated ({:.2} % with counted losses) and {:.3} % at {RATE}/s, wrong pairs {}, {cost:.1} us per exchange, RSS {} MiB",
             self.alone.len(),
-            (captured as f64 / sent.max(1) as f64 * 100.0).min(100.0),
+            captured as f64 / sent.max(1) as f64 * 100.0,
+            (captured + lost) as f64 / sent.max(1) as f64 * 100.0,
             at_rate["captured_percent"].as_f64().unwrap_or(0.0),
             at_rate["wrong"],
             peak / 1024

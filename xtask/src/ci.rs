@@ -18,7 +18,7 @@ const STEPS: [Step; 6] = [
     ("format", format),
     ("lints", lints),
     ("lints of the kernel side", kernel_lints),
-    ("demo", crate::demo::run),
+    ("demo", || crate::demo::run(false)),
     ("licences, bans, sources of dependencies", dependencies),
 ];
 

@@ -22,8 +22,8 @@ const VISITS: u32 = 140;
 const SECONDS: u64 = 7;
 const PORT: u16 = 8000;
 
-pub fn run() -> Result<()> {
-    let has_root = sandbox::is_root();
+pub fn run(by_inline: bool) -> Result<()> {
+    let has_root = sandbox::is_root() && !by_inline;
     setup::run()?;
     if has_root {
         provision::tools(&[provision::IP])?;
@@ -40,8 +40,9 @@ pub fn run() -> Result<()> {
     let (summary, metrics) = if has_root {
         watch_by_ebpf(&binaries, &dir)?
     } else {
+        let why = if by_inline { "Asked for --inline" } else { "Not root" };
         println!(
-            "Not root: eBPF needs CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN, and a namespace and a\n\
+            "{why}: eBPF needs CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN, and a namespace and a\n\
              cgroup need CAP_SYS_ADMIN. `sudo -E env \"PATH=$PATH\" cargo xtask demo` has them all.\n\
              Showing the same by Inline: clients connect to the agent, which passes every byte on.\n"
         );

@@ -26,6 +26,7 @@ Usage: cargo xtask VERB [OPTIONS]
 
 Verbs:
   demo            Watch a small service with the agent and show the contract it infers (15 s)
+    --inline        without eBPF, as it is without root
   test            Run all tests: unit, system (needs root) and inference accuracy
     --only PART     unit, system or inference
     --filter TEXT   only tests whose name contains TEXT
@@ -42,7 +43,7 @@ Options:
 ";
 
 enum Verb {
-    Demo,
+    Demo { by_inline: bool },
     Test(test::Options),
     BenchCapture(bench::Options),
     Setup,
@@ -69,7 +70,7 @@ fn parse() -> Result<Verb> {
         Some(other) => return Err(other.unexpected().into()),
     };
     let mut verb = match verb.as_str() {
-        "demo" => Verb::Demo,
+        "demo" => Verb::Demo { by_inline: false },
         "test" => Verb::Test(test::Options::default()),
         "bench" => match parser.next()? {
             Some(Value(what)) if what == "capture" => Verb::BenchCapture(bench::Options::default()),
@@ -84,6 +85,7 @@ fn parse() -> Result<Verb> {
     while let Some(argument) = parser.next()? {
         match (&mut verb, argument) {
             (_, Short('h') | Long("help")) => return Ok(Verb::Help),
+            (Verb::Demo { by_inline }, Long("inline")) => *by_inline = true,
             (Verb::Test(options), Long("only")) => {
                 options.only = Some(parser.value()?.string()?.parse()?);
             }
@@ -105,7 +107,7 @@ fn parse() -> Result<Verb> {
 
 fn run(verb: Verb) -> Result<()> {
     match verb {
-        Verb::Demo => demo::run(),
+        Verb::Demo { by_inline } => demo::run(by_inline),
         Verb::Test(options) => test::run(&options),
         Verb::BenchCapture(options) => bench::run(&options),
         Verb::Setup => {

@@ -1,4 +1,5 @@
 //! How long the reader takes per exchange: keep-alive, in-order segments, 1 KB bodies.
+//! Argument: exchanges per connection (20000); few of them for `valgrind --tool=callgrind`.
 use std::{hint::black_box, time::Instant};
 
 use stoa_wire::{
@@ -8,7 +9,7 @@ use stoa_wire::{
 
 fn main() {
     const FLOWS: u64 = 64;
-    const ROUNDS: u32 = 20_000;
+    let rounds: u32 = std::env::args().nth(1).and_then(|n| n.parse().ok()).unwrap_or(20_000);
     let request =
         b"GET /api/v1/orders/12345 HTTP/1.1\r\nHost: shop.example\r\nUser-Agent: wrk/4.2\r\n\
         Accept: application/json\r\nAuthorization: Bearer abcdefghijklmnop\r\n\r\n"
@@ -31,7 +32,7 @@ fn main() {
         }
         let start = Instant::now();
         let mut numbers = (1_u32, 1_u32);
-        for i in 0..ROUNDS {
+        for i in 0..rounds {
             for flow in 0..FLOWS {
                 for (direction, data) in
                     [(Direction::ToServer, request), (Direction::ToClient, &response)]

@@ -205,7 +205,8 @@ fn read_request(har: &HarRequest, url: &Url<'_>, config: &ReaderConfig) -> Optio
     }
     let media = har.post_data.as_ref().and_then(|p| p.mime_type.as_deref());
     push_lines(&mut lines, &har.headers, media);
-    let Parsed::Whole(mut request, _) = head::parse_request(lines.as_bytes()) else { return None };
+    let Parsed::Whole(request, _) = head::parse_request(lines.as_bytes()) else { return None };
+    let mut request = request.with_body(Body::default());
     if let Some(post) = &har.post_data {
         let bytes = match (&post.text, post.params.is_empty()) {
             (Some(text), _) => decode(text, post.encoding.as_deref())?,
@@ -227,9 +228,10 @@ fn read_response(har: &HarResponse, config: &ReaderConfig) -> Option<Response> {
     let mut lines = format!("HTTP/1.1 {status} {}\r\n", if is_plain { text } else { "" });
     let content = har.content.as_ref();
     push_lines(&mut lines, &har.headers, content.and_then(|c| c.mime_type.as_deref()));
-    let Parsed::Whole(mut response, _) = head::parse_response(lines.as_bytes()) else {
+    let Parsed::Whole(response, _) = head::parse_response(lines.as_bytes()) else {
         return None;
     };
+    let mut response = response.with_body(Body::default());
     let text = content.and_then(|c| c.text.as_deref());
     let bytes = text.map(|t| decode(t, content.and_then(|c| c.encoding.as_deref())));
     response.message.body = match bytes {

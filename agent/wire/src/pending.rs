@@ -87,7 +87,9 @@ impl Pending {
                 .sum::<usize>()
     }
 
-    pub fn into_exchange(mut self, flow: FlowId, endpoints: Endpoints) -> Exchange {
+    /// Takes the exchange out; what stays behind is of no more use.
+    #[inline]
+    pub fn take_exchange(&mut self, flow: FlowId, endpoints: Endpoints) -> Exchange {
         if self.response.is_none() {
             self.mark(Incomplete::ResponseMissing);
         }
@@ -98,17 +100,22 @@ impl Pending {
             0 => Vec::new(),
             bits => Incomplete::ALL.into_iter().filter(|r| bits >> *r as u16 & 1 == 1).collect(),
         };
-        let lost = Loss::ALL.into_iter().map(|reason| (reason, self.lost[reason as usize]));
+        let lost = if self.lost == [0; Loss::ALL.len()] {
+            Vec::new()
+        } else {
+            let all = Loss::ALL.into_iter().map(|reason| (reason, self.lost[reason as usize]));
+            all.filter(|(_, bytes)| *bytes > 0).collect()
+        };
         Exchange {
             flow,
             endpoints,
             started: self.started,
             ended: self.ended,
-            request: self.request,
-            response: self.response,
-            interim: self.interim,
+            request: self.request.take(),
+            response: self.response.take(),
+            interim: std::mem::take(&mut self.interim),
             incomplete,
-            lost: lost.filter(|(_, bytes)| *bytes > 0).collect(),
+            lost,
         }
     }
 }

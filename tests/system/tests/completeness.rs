@@ -67,7 +67,8 @@ fn shapes(server: Server, sandbox: &Sandbox) -> Vec<(&'static str, Traffic)> {
             "64 connections",
             Traffic {
                 connections: 64,
-                requests_per_connection: 40,
+                requests_per_connection: 60,
+                rate: Some(2000.0),
                 response_bodies: small,
                 ..base.clone()
             },
@@ -171,6 +172,42 @@ fn ten_thousand_requests_a_second_are_captured() -> Result<()> {
     ensure!(accounts.due > 0 && accounts.balance(), "due is not captured + lost: {accounts:?}");
     // The client kept to the rate: otherwise this shows less than it says.
     ensure!(measured.rate > 9_500.0, "the client only sent {:.0} requests/s", measured.rate);
+    Ok(())
+}
+
+/// As fast as 64 connections go: what cannot be read is left out, and all of it is counted.
+#[test]
+fn a_saturated_server_is_captured_or_counted() -> Result<()> {
+    let dir = stage::directory("completeness-saturated")?;
+    let mut sandbox = stage::sandbox(&dir)?;
+    Server::Nginx.start(&mut sandbox, &dir)?;
+    let recording = dir.join("all.pcapng");
+    let options = AgentOptions::ebpf(&dir.join("agent"))
+        .watch_cgroup("nginx", sandbox.cgroup())
+        .flag("--record", &recording);
+    let agent = Agent::start(&options)?;
+    let traffic = Traffic {
+        connections: 64,
+        requests_per_connection: 800,
+        response_bodies: vec![0, 1000, 3000],
+        ..Traffic::to(Server::Nginx, sandbox.socket(PORT, false))
+    };
+    let ledger = traffic.drive(&AtomicU64::new(1))?;
+    sandbox::pause(std::time::Duration::from_secs(1));
+    let accounts = Accounts::of(&agent, "nginx")?;
+    let summary = agent.stop()?;
+    let verdict = Verdict::of(&ledger, &exchanges(&recording)?);
+    println!("{verdict:?} {accounts:?}; {}", summary.last_line);
+    ensure!(verdict.wrong.is_empty(), "{:?}", verdict.wrong);
+    ensure!(accounts.due > 0 && accounts.balance(), "due is not captured + lost: {accounts:?}");
+    ensure!(
+        verdict.whole as u64 + summary.lost >= verdict.sent as u64,
+        "{} sent, {} whole, but only {} counted as lost",
+        verdict.sent,
+        verdict.whole,
+        summary.lost
+    );
+    std::fs::remove_file(recording)?;
     Ok(())
 }
 

@@ -6,13 +6,14 @@ use siphasher::sip::SipHasher24;
 
 use super::{
     Tally,
-    alphabet::{HIGH, Profile},
+    alphabet::{DIGIT, DOT, HIGH, LOWER, Profile},
     detect,
     detect::person_name,
     field_name::{self, Field},
     format,
     recurrence::{Generations, Seen, Stamp},
     shape,
+    siblings::{Need, Segments, Values},
     vocabulary::{self, Membership},
 };
 use crate::observation::{Formats, Number, Personal, Shape, Text, Token, TokenHash, Value};
@@ -46,13 +47,54 @@ pub(super) struct Known {
     pub is_word: bool,
     pub personal: Option<Personal>,
     text: Option<Text>,
-    may_recur: bool,
+    chance: Chance,
     pub field: Field,
     pub names_a_thing: bool,
     pub is_person: bool,
     pub is_person_collection: bool,
     pub is_plural: bool,
     seen: Seen,
+}
+
+/// What may make a token that is no word into text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Chance {
+    Never,
+    /// Recurrence, this many times the threshold.
+    Recurring(u32),
+    /// Being the only segment of its place: its shape is a value's.
+    Alone,
+}
+
+/// How many times the threshold is needed for a token that looks more like a value.
+const CAUTION: u32 = 3;
+/// Independent exchanges in which a value without words of the vocabulary must recur.
+const VALUE_RECURRENCES: u32 = 8;
+
+/// Where in a path a segment stands: below which text, ids left open.
+#[derive(Clone, Copy)]
+pub(super) struct PathPlace {
+    key: u64,
+    /// Only bases of interfaces (`api`, `v1`) stand before it.
+    is_at_top: bool,
+}
+
+impl PathPlace {
+    pub const ROOT: Self = Self { key: 0x5bd1_e995_9d1b_54a5, is_at_top: true };
+
+    pub fn below(self, token: &Token) -> Self {
+        let text = token.text.as_ref().map(Text::as_str);
+        let own = if text.is_some() { token.hash.0 } else { 1 };
+        let is_base = token.shape == Shape::Version
+            || matches!(
+                text,
+                Some("api" | "apis" | "rest" | "rpc" | "service" | "services" | "public")
+            );
+        Self {
+            key: self.key.rotate_left(23).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ own,
+            is_at_top: self.is_at_top && is_base,
+        }
+    }
 }
 
 /// What a token's name says about what stands under it.
@@ -79,8 +121,20 @@ impl Meaning {
 
 struct KnownValue {
     text: Option<Text>,
-    is_barred: bool,
+    likeness: Likeness,
     seen: Seen,
+}
+
+/// How much a value looks like a member of an enumeration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Likeness {
+    /// Words of the vocabulary only.
+    Words,
+    /// `EUR`, `IN_TRANSIT`, `pre-flight`: as members are written, with unknown words.
+    Member,
+    /// Could as well be somebody's name for something; what else the field has must tell.
+    Odd,
+    Barred,
 }
 
 pub(super) struct Admission {
@@ -88,7 +142,11 @@ pub(super) struct Admission {
     threshold: u32,
     tokens: Generations<Known>,
     values: Generations<KnownValue>,
+    segments: Generations<Segments>,
+    fields: Generations<Values>,
     pub stamp: Stamp,
+    /// The exchange proves that its path exists.
+    pub is_found: bool,
 }
 
 impl Admission {
@@ -98,7 +156,10 @@ impl Admission {
             threshold: threshold.max(1),
             tokens: Generations::new(max_tokens),
             values: Generations::new(max_values),
+            segments: Generations::new(max_tokens / 4),
+            fields: Generations::new(max_values / 4),
             stamp: Stamp::default(),
+            is_found: true,
         }
     }
 
@@ -112,33 +173,60 @@ impl Admission {
     pub fn token(&mut self, role: Role, bytes: &[u8], tally: &mut Tally) -> (Token, Meaning) {
         let hash = self.hash(bytes);
         let known = self.tokens.get_or_insert_with(hash.0 ^ role.salt(), || classify(role, bytes));
-        if known.text.is_none() && known.may_recur {
-            if known.seen.note(self.stamp, self.threshold) {
+        if let (None, Chance::Recurring(times)) = (&known.text, known.chance) {
+            if known.seen.note(self.stamp, self.threshold.saturating_mul(times)) {
                 known.text = std::str::from_utf8(bytes).ok().map(Text::admit);
             } else {
                 tally.withheld += 1;
             }
         }
-        if let Some(class) = known.personal {
-            tally.mask(class);
+        known.show(hash, known.text.clone(), tally)
+    }
+
+    /// As `token`, for a segment of a path: its neighbours count too.
+    pub fn segment(
+        &mut self,
+        role: Role,
+        place: PathPlace,
+        bytes: &[u8],
+        tally: &mut Tally,
+    ) -> (Token, Meaning) {
+        let hash = self.hash(bytes);
+        let key = hash.0 ^ role.salt() ^ place.key;
+        let known = self.tokens.get_or_insert_with(key, || classify(role, bytes));
+        if known.is_word && known.text.is_some() {
+            return known.show(hash, known.text.clone(), tally);
         }
-        let token = Token {
-            hash,
-            shape: known.shape,
-            text: known.text.clone(),
-            is_word: known.is_word,
-            was_produced: false,
-            personal: known.personal,
-        };
-        let meaning = Meaning {
-            field: known.field,
-            names_a_thing: known.names_a_thing,
-            is_person: known.is_person,
-            is_person_collection: known.is_person_collection,
-            is_plural: known.is_plural,
-            salt: hash.0,
-        };
-        (token, meaning)
+        let segments = self.segments.get_or_insert_with(place.key, Segments::default);
+        let text = || std::str::from_utf8(bytes).ok().map(Text::admit);
+        match known.chance {
+            Chance::Recurring(times) => {
+                if known.text.is_none()
+                    && self.is_found
+                    && let Need::Times(needed) = segments.note_stranger(hash.0, place.is_at_top)
+                    && known.seen.note(self.stamp, self.threshold * times.max(needed))
+                {
+                    known.text = text();
+                }
+            }
+            Chance::Alone => {
+                if self.is_found {
+                    segments.note_odd(hash.0, self.stamp, self.threshold);
+                }
+                let is_alone = segments.is_alone(hash.0, self.threshold);
+                known.text = known.text.take().filter(|_| is_alone);
+                if is_alone && known.text.is_none() {
+                    known.text = text();
+                }
+            }
+            Chance::Never if !self.is_found => {}
+            Chance::Never if known.personal.is_some() => segments.note_person(hash.0),
+            Chance::Never => segments.note_any(hash.0),
+        }
+        if known.text.is_none() && known.chance != Chance::Never {
+            tally.withheld += 1;
+        }
+        known.show(hash, known.text.clone(), tally)
     }
 
     /// A value that is written as a string, under a field of this meaning.
@@ -182,6 +270,16 @@ impl Admission {
         number(bytes, hash, personal)
     }
 
+    /// A random value that a header or parameter of any name sends again and again.
+    pub fn repeats_as_credential(&mut self, bytes: &[u8], name: Meaning, value: &Value) -> bool {
+        if bytes.len() < 20 || value.personal != Some(Personal::Secret) {
+            return false;
+        }
+        let field = self.fields.get_or_insert_with(!name.salt, Values::default);
+        field.note(value.hash.0, self.stamp);
+        field.repeat()
+    }
+
     /// Text of a value that may be a member of an enumeration: an identifier that recurred under
     /// this very field.
     fn enumerable(
@@ -200,16 +298,52 @@ impl Admission {
         let known =
             self.values.get_or_insert_with(hash.0 ^ meaning.salt.rotate_left(17), || KnownValue {
                 text: None,
-                is_barred: is_barred_value(bytes, profile),
+                likeness: likeness(bytes, profile),
                 seen: Seen::default(),
             });
-        if known.is_barred {
-            return None;
+        if known.text.is_some() {
+            return known.text.clone();
         }
-        if known.text.is_none() && known.seen.note(self.stamp, self.threshold) {
+        let is_member = if known.likeness == Likeness::Words {
+            known.seen.note(self.stamp, self.threshold)
+        } else {
+            let field = self.fields.get_or_insert_with(meaning.salt, Values::default);
+            field.note(hash.0, self.stamp);
+            let needed = VALUE_RECURRENCES.max(self.threshold);
+            known.likeness != Likeness::Barred
+                && !field.is_crowded()
+                && known.seen.note(self.stamp, needed)
+                && (known.likeness == Likeness::Member || field.stay_few())
+        };
+        if is_member {
             known.text = std::str::from_utf8(bytes).ok().map(Text::admit);
         }
         known.text.clone()
+    }
+}
+
+impl Known {
+    fn show(&self, hash: TokenHash, text: Option<Text>, tally: &mut Tally) -> (Token, Meaning) {
+        if let Some(class) = self.personal {
+            tally.mask(class);
+        }
+        let token = Token {
+            hash,
+            shape: self.shape,
+            text,
+            is_word: self.is_word,
+            was_produced: false,
+            personal: self.personal,
+        };
+        let meaning = Meaning {
+            field: self.field,
+            names_a_thing: self.names_a_thing,
+            is_person: self.is_person,
+            is_person_collection: self.is_person_collection,
+            is_plural: self.is_plural,
+            salt: hash.0,
+        };
+        (token, meaning)
     }
 }
 
@@ -250,16 +384,33 @@ fn number(bytes: &[u8], hash: TokenHash, personal: Option<Personal>) -> Number {
     }
 }
 
-fn is_barred_value(bytes: &[u8], profile: Profile) -> bool {
+fn likeness(bytes: &[u8], profile: Profile) -> Likeness {
     let shape = shape::shape(bytes, profile);
     let is_shaped = matches!(shape, Shape::Word | Shape::Compound | Shape::Mixed | Shape::Version);
-    let is_numbered = profile.digits > 4;
-    !is_shaped || is_numbered || has_person_name(bytes)
-}
-
-fn has_person_name(bytes: &[u8]) -> bool {
-    let Ok(text) = std::str::from_utf8(bytes) else { return true };
-    words_name_a_person(text, &vocabulary::split_words(text))
+    let Ok(text) = std::str::from_utf8(bytes) else { return Likeness::Barred };
+    if !is_shaped || profile.digits > 4 {
+        return Likeness::Barred;
+    }
+    let words = vocabulary::split_words(text);
+    if words_name_a_person(text, &words) {
+        return Likeness::Barred;
+    }
+    if shape == Shape::Version
+        || vocabulary::membership(text, &words, true) != Membership::Stranger
+    {
+        return Likeness::Words;
+    }
+    if words.iter().any(|w| vocabulary::is_gibberish(w) || w.len() > 20) {
+        return Likeness::Barred;
+    }
+    let has_known = words.iter().any(|w| w.len() >= 2 && vocabulary::is_word(w));
+    match (profile.digits, has_known) {
+        (0, true) => Likeness::Member,
+        (0, false) if !profile.has(LOWER) => Likeness::Member,
+        (0, false) | (_, true) => Likeness::Odd,
+        // Letters among digits and no word: as likely a short secret.
+        (_, false) => Likeness::Barred,
+    }
 }
 
 fn words_name_a_person(text: &str, words: &[String]) -> bool {
@@ -276,7 +427,7 @@ fn classify(role: Role, bytes: &[u8]) -> Known {
         is_word: false,
         personal: detect::detect(bytes, profile),
         text: None,
-        may_recur: false,
+        chance: Chance::Never,
         field: Field::Open,
         names_a_thing: false,
         is_person: false,
@@ -303,6 +454,10 @@ fn classify(role: Role, bytes: &[u8]) -> Known {
     let is_well_known = match role {
         Role::MediaType => super::body::is_well_known(text),
         Role::Cookie | Role::Header => super::header::is_well_known(text),
+        Role::Name => {
+            let joined = words.concat();
+            field_name::is_credential_name(&joined) || field_name::is_caller_id(&joined)
+        }
         _ => false,
     };
     if is_well_known {
@@ -325,8 +480,7 @@ fn classify(role: Role, bytes: &[u8]) -> Known {
     known.is_word = is_structural
         && is_plain
         && (membership != Membership::Stranger
-            || (shape == Shape::Version
-                && !matches!(role, Role::PathOfPerson | Role::NameOfPerson)));
+            || (shape == Shape::Version && role != Role::NameOfPerson));
     let is_strict = matches!(role, Role::PathOfPerson | Role::NameOfPerson);
     if known.is_word && !(is_strict && membership == Membership::Compound) {
         known.text = Some(Text::admit(text));
@@ -345,7 +499,27 @@ fn classify(role: Role, bytes: &[u8]) -> Known {
     }
     let longest = words.iter().map(|w| w.chars().count()).max().unwrap_or(0);
     let is_letters = text.chars().all(|c| c.is_alphanumeric() || "-_.[]$@: ~+/".contains(c));
-    known.may_recur =
+    let may_recur =
         is_structural && is_letters && profile.digits <= 4 && bytes.len() <= 64 && longest <= 24;
+    let is_gibberish = words.iter().any(|w| vocabulary::is_gibberish(w));
+    known.chance = match role {
+        Role::Path if may_recur && !is_gibberish && profile.is_only(DIGIT | DOT) => Chance::Alone,
+        Role::Path if may_recur && !is_gibberish => {
+            Chance::Recurring(if profile.digits > 0 { CAUTION } else { 1 })
+        }
+        Role::Path if may_recur || is_short_number(text, shape) => Chance::Alone,
+        Role::Path => Chance::Never,
+        _ if may_recur => Chance::Recurring(if is_gibberish { CAUTION } else { 1 }),
+        _ => Chance::Never,
+    };
     known
+}
+
+/// `3`, `1.1`, `2.0.1`, `2015-03-31`: versions without a letter, unless something else.
+fn is_short_number(text: &str, shape: Shape) -> bool {
+    shape == Shape::Date
+        || (text.len() <= 8
+            && text.split('.').all(|part| {
+                (1..=2).contains(&part.len()) && part.bytes().all(|b| b.is_ascii_digit())
+            }))
 }

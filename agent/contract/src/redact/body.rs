@@ -252,7 +252,7 @@ fn read_form(content: &[u8], is_cut: bool, reading: &mut Reading<'_>) -> Content
         reading.admission,
         reading.tally,
         reading.scratch,
-        |_, token, _, value| {
+        |_, _, token, _, value| {
             fields.push((token, value));
         },
     );

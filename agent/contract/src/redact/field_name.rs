@@ -516,7 +516,7 @@ fn names_a_person(words: &[String], last: &str) -> bool {
             // Orders are by a field, not by a person.
             "by" => !matches!(
                 before,
-                "" | "sort" | "sorted" | "order" | "ordered" | "group" | "grouped" | "filter"
+                "sort" | "sorted" | "order" | "ordered" | "group" | "grouped" | "filter"
             ),
             "to" | "from" => {
                 matches!(before, "" | "assigned" | "sent" | "shared" | "delegated" | "reply")
@@ -589,6 +589,38 @@ fn names_a_person(words: &[String], last: &str) -> bool {
                     | "mention"
             ),
         }
+}
+
+/// Names by which a query carries the caller's credential; joined and in lower case.
+pub(super) fn is_credential_name(joined: &str) -> bool {
+    matches!(
+        joined,
+        "apikey"
+            | "xapikey"
+            | "accesstoken"
+            | "xaccesstoken"
+            | "token"
+            | "authtoken"
+            | "xauthtoken"
+            | "apitoken"
+            | "apptoken"
+            | "usertoken"
+            | "bearertoken"
+            | "bearer"
+            | "sessiontoken"
+            | "accesskey"
+            | "appkey"
+            | "userkey"
+            | "authkey"
+            | "sessionkey"
+            | "subscriptionkey"
+            | "auth"
+            | "jwt"
+            | "sig"
+            | "clientsecret"
+            | "apisecret"
+            | "appsecret"
+    )
 }
 
 /// Half of a credential in two parts (`app_id` and `app_key`), or the whole of one, by its value.

@@ -1,7 +1,7 @@
 //! Headers, cookies and credentials of a message.
 //!
 //! Only headers that an application defines are kept. Those of HTTP itself (RFC 9110), content
-//! negotiation, browsers (Sec-*, User-Agent, Accept-Language), proxies and CDNs (Forwarded, Via,
+//! negotiation, browsers (Sec-*, User-Agent, lists of languages), proxies and CDNs (Forwarded, Via,
 //! X-Forwarded-*, CF-*) and tracing are left out: they would be noise in every operation of a
 //! contract, and several name a person's device. Conditional headers (RFC 9110 section 13), `Prefer`, `Idempotency-Key`, `Range`
 //! and all of `X-*` that is none of these stay.
@@ -51,6 +51,9 @@ pub(super) fn read_request(
                 tally.mask(Personal::Secret);
                 found.credentials.push(Credential::ClientCertificate);
             }
+            // A browser lists several languages with weights (RFC 9110 section 12.5.4); a program
+            // names the one that it wants answers in.
+            "accept-language" if value.contains(&b';') || value.contains(&b',') => {}
             _ if is_of_the_request_path(lower) || found.kept.len() >= MAX_HEADERS => {}
             _ => keep(name, value, admission, tally, &mut found, true),
         }
@@ -103,19 +106,21 @@ fn keep(
     }
     // Some secrets are told by their capitals, so a name that holds one is looked at as it was sent.
     let is_telling = detect::detect(name.as_bytes(), Profile::of(name.as_bytes())).is_some();
-    let spelling = if is_telling { name.as_bytes() } else { slot };
+    let spelling = if is_telling { name.as_bytes() } else { &*slot };
     let (token, meaning) = admission.token(Role::Header, spelling, tally);
     let class = meaning.field.personal().filter(|class| field_name::is_credential(*class));
     // Without a salt no value of a header becomes text.
     let shaped = admission.value(value, Meaning { salt: 0, ..meaning }, tally);
     let is_key = || {
-        std::str::from_utf8(slot).is_ok_and(|name| {
+        std::str::from_utf8(spelling).is_ok_and(|name| {
             let joined = vocabulary::split_words(name).concat();
             field_name::is_caller_id(joined.strip_prefix('x').unwrap_or(&joined))
         }) && field_name::looks_issued(value)
     };
     if is_request
-        && (class.is_some() || (meaning.names_a_thing && is_key()))
+        && (class.is_some()
+            || (meaning.names_a_thing && is_key())
+            || admission.repeats_as_credential(value, meaning, &shaped))
         && let Some(text) = &token.text
         && !text.as_str().to_ascii_lowercase().contains("srf")
         && !text.as_str().eq_ignore_ascii_case("x-signature")
@@ -203,7 +208,7 @@ fn is_session_cookie(name: &str) -> bool {
 
 /// Names of cookies and headers that are whole by themselves though no vocabulary has their parts.
 pub(super) fn is_well_known(name: &str) -> bool {
-    const NAMES: [&str; 49] = [
+    const NAMES: [&str; 50] = [
         "jsessionid",
         "phpsessid",
         "asp.net_sessionid",
@@ -248,6 +253,7 @@ pub(super) fn is_well_known(name: &str) -> bool {
         "x-amz-security-token",
         "x-shopify-access-token",
         "private-token",
+        "accept-language",
         "if-match",
         "if-none-match",
         "if-modified-since",
@@ -335,7 +341,6 @@ fn is_of_the_request_path(lower: &str) -> bool {
                 | "user-agent"
                 | "accept"
                 | "accept-encoding"
-                | "accept-language"
                 | "accept-charset"
                 | "referer"
                 | "origin"

@@ -33,6 +33,7 @@ impl Distinct {
 #[derive(Default)]
 pub(super) struct Segments {
     strangers: Distinct,
+    is_crowded: bool,
     persons: Distinct,
     first: Option<u64>,
     has_several: bool,
@@ -53,7 +54,8 @@ impl Segments {
         self.note_any(hash);
     }
 
-    fn note_any(&mut self, hash: u64) {
+    /// A segment that is never text, whatever becomes of its neighbours.
+    pub fn note_any(&mut self, hash: u64) {
         self.has_several |= self.first.is_some_and(|first| first != hash);
         self.first.get_or_insert(hash);
     }
@@ -62,27 +64,26 @@ impl Segments {
     pub fn note_stranger(&mut self, hash: u64, is_at_top: bool) -> Need {
         self.note_any(hash);
         let capacity = if is_at_top { MAX_STRANGERS_AT_TOP } else { MAX_STRANGERS };
-        let is_held = self.strangers.insert(hash, capacity);
+        self.is_crowded |= !self.strangers.insert(hash, capacity);
         // One name may be a word of the service's trade; two are names.
-        if !is_held || (!is_at_top && self.persons.hashes.len() >= 2) {
+        if self.is_crowded || (!is_at_top && self.persons.hashes.len() >= 2) {
             return Need::Never;
         }
         let count = u32::try_from(self.strangers.hashes.len()).unwrap_or(u32::MAX);
         Need::Times(if is_at_top { 1 + count / 8 } else { count.min(4) })
     }
 
-    /// A segment whose shape is a value's (`3`, `1.1`): true once it was the only one here often
-    /// enough, and until another comes.
-    pub fn is_alone(&mut self, hash: u64, stamp: Option<Stamp>, threshold: u32) -> bool {
+    /// A segment whose shape is a value's (`3`, `1.1`).
+    pub fn note_odd(&mut self, hash: u64, stamp: Stamp, threshold: u32) {
         self.note_any(hash);
-        if self.has_several {
-            return false;
+        if !self.has_several {
+            self.alone.note(stamp, ALONE.max(threshold));
         }
-        let needed = ALONE.max(threshold);
-        match stamp {
-            Some(stamp) => self.alone.note(stamp, needed),
-            None => self.alone.has_reached(needed),
-        }
+    }
+
+    /// True once the segment was the only one here often enough, and until another comes.
+    pub fn is_alone(&self, hash: u64, threshold: u32) -> bool {
+        self.first == Some(hash) && !self.has_several && self.alone.has_reached(ALONE.max(threshold))
     }
 }
 
@@ -92,6 +93,9 @@ const MAX_VALUES: usize = 64;
 /// A field with at most `FEW_VALUES` strangers in `MANY_EXCHANGES` exchanges enumerates them.
 const FEW_VALUES: usize = 12;
 const MANY_EXCHANGES: u32 = 20;
+
+/// Exchanges for each random value of a field after which the field holds a credential.
+const REPEATS: u32 = 3;
 
 /// Values of one field that are no words of the vocabulary.
 #[derive(Default)]
@@ -113,6 +117,12 @@ impl Values {
 
     pub fn is_crowded(&self) -> bool {
         self.is_crowded
+    }
+
+    /// The same few come again and again, as credentials do and ids of requests do not.
+    pub fn repeat(&self) -> bool {
+        let distinct = u32::try_from(self.distinct.hashes.len()).unwrap_or(u32::MAX);
+        !self.is_crowded && self.exchanges >= distinct.saturating_mul(REPEATS)
     }
 
     pub fn stay_few(&self) -> bool {

@@ -188,7 +188,7 @@ pub(super) fn read_pairs(
     admission: &mut Admission,
     tally: &mut Tally,
     scratch: &mut Vec<u8>,
-    mut each: impl FnMut(&[u8], Token, Meaning, Value),
+    mut each: impl FnMut(&mut Admission, &[u8], Token, Meaning, Value),
 ) -> bool {
     let mut decoded = Vec::new();
     for (i, pair) in pairs.split(|b| *b == b'&').enumerate() {
@@ -208,7 +208,7 @@ pub(super) fn read_pairs(
         }
         let value = decode_form(value, &mut decoded);
         let shaped = admission.value(value, meaning, tally);
-        each(value, token, meaning, shaped);
+        each(admission, value, token, meaning, shaped);
     }
     true
 }
@@ -238,12 +238,14 @@ pub(super) fn read_query(
     if query.is_empty() {
         return found;
     }
-    read_pairs(query, admission, tally, scratch, |bytes, mut token, meaning, value| {
+    read_pairs(query, admission, tally, scratch, |admission, bytes, mut token, meaning, value| {
         // Values of queries that the service handed out: the flag stands on the name's token.
         token.was_produced =
             meaning.salt != 0 && value.text.is_none() && produced.contains(value.hash.0);
         if let Some(name) = &token.text
-            && is_credential_parameter(name.as_str(), bytes, meaning)
+            && (is_credential_parameter(name.as_str(), bytes, meaning)
+                || (!is_cursor(name.as_str())
+                    && admission.repeats_as_credential(bytes, meaning, &value)))
         {
             found.credentials.push(Credential::QueryKey(name.clone()));
         } else {
@@ -253,14 +255,32 @@ pub(super) fn read_query(
     found
 }
 
+/// Opaque, and repeated by whoever reads a page twice.
+fn is_cursor(name: &str) -> bool {
+    vocabulary::split_words(name).iter().any(|w| {
+        matches!(
+            w.as_str(),
+            "cursor"
+                | "page"
+                | "next"
+                | "after"
+                | "before"
+                | "continuation"
+                | "state"
+                | "id"
+                | "ids"
+                | "hash"
+                | "digest"
+                | "filter"
+        )
+    })
+}
+
 /// A parameter that identifies the caller, rather than a page or a signed link.
 fn is_credential_parameter(name: &str, value: &[u8], meaning: Meaning) -> bool {
     let joined = vocabulary::split_words(name).concat();
     match joined.as_str() {
-        "apikey" | "accesstoken" | "token" | "authtoken" | "apitoken" | "accesskey" | "appkey"
-        | "apptoken" | "userkey" | "usertoken" | "xapikey" | "subscriptionkey" | "auth" | "jwt"
-        | "sessiontoken" | "bearertoken" | "bearer" | "sig" | "clientsecret" | "apisecret"
-        | "appsecret" | "sessionkey" | "authkey" | "xaccesstoken" | "xauthtoken" => true,
+        _ if field_name::is_credential_name(&joined) => true,
         _ if field_name::is_caller_id(&joined) => field_name::looks_issued(value),
         // `key` alone is the key of a map more often.
         "key" => value.len() >= 16 && Shape::Word != super::shape::shape(value, Profile::of(value)),

@@ -87,7 +87,7 @@ pub(super) fn is_gibberish(word: &str) -> bool {
         pair_of(pair).and_then(|(a, b)| pairs.get(a)?.get(b)).is_some_and(|count| *count < 3)
     };
     let rare = word.as_bytes().windows(2).filter(|pair| is_rare(pair)).count();
-    rare >= 2 && rare * 4 >= word.len() - 1
+    rare >= 2 && rare * 3 >= word.len() - 1
 }
 
 /// How a token relates to the vocabulary.

@@ -39,6 +39,27 @@ pub struct BodyReader {
     transfer: Vec<Coding>,
 }
 
+/// A body of this layout, if all of it is in `bytes` and nothing has to be decoded: most are. The
+/// body's bytes come first in `bytes`; how many they are is returned too.
+pub fn read_whole(layout: &Layout, bytes: &[u8], config: &ReaderConfig) -> Option<(Body, usize)> {
+    let Framing::Length(length) = layout.framing else { return None };
+    let length = usize::try_from(length).ok().filter(|n| *n <= config.body_limit)?;
+    let bytes = bytes.get(..length)?;
+    if !layout.content.is_empty() || !layout.transfer.is_empty() {
+        return None;
+    }
+    let digest = config.hash_bodies.then(|| Sha256::digest(bytes).into());
+    let body = Body {
+        length: length as u64,
+        sha256: digest,
+        content: Bytes::copy_from_slice(bytes),
+        decoded_length: Some(length as u64),
+        decoded_sha256: digest,
+        ..Body::default()
+    };
+    Some((body, length))
+}
+
 /// How far a body got over a piece of the stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Progress {

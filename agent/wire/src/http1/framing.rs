@@ -1,7 +1,7 @@
 //! Where a message's body ends (RFC 9112 section 6.3).
 
-use super::BadFraming;
-use crate::exchange::{Coding, Message};
+use super::{BadFraming, head::Head};
+use crate::exchange::Coding;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Framing {
@@ -30,8 +30,8 @@ struct Fields {
     transfer: Vec<Coding>,
 }
 
-pub fn request_layout(message: &Message) -> Result<Layout, BadFraming> {
-    let fields = read_fields(message)?;
+pub fn request_layout(head: &Head) -> Result<Layout, BadFraming> {
+    let fields = read_fields(head)?;
     let framing = match (fields.has_transfer, fields.length) {
         // Section 6.3 rule 4: a request's body must end with chunked.
         (true, _) if !fields.ends_chunked => return Err(BadFraming),
@@ -43,12 +43,12 @@ pub fn request_layout(message: &Message) -> Result<Layout, BadFraming> {
 }
 
 /// `has_no_body`: the response answers HEAD, or its status permits none (rules 1 and 2).
-pub fn response_layout(message: &Message, has_no_body: bool) -> Result<Layout, BadFraming> {
+pub fn response_layout(head: &Head, has_no_body: bool) -> Result<Layout, BadFraming> {
     if has_no_body {
-        let content = read_fields(message).map(|f| f.content).unwrap_or_default();
+        let content = read_fields(head).map(|f| f.content).unwrap_or_default();
         return Ok(Layout { framing: Framing::Empty, content, transfer: Vec::new() });
     }
-    let fields = read_fields(message)?;
+    let fields = read_fields(head)?;
     let framing = match (fields.has_transfer, fields.length) {
         (true, _) if fields.ends_chunked => Framing::Chunked,
         (true, _) | (false, None) => Framing::UntilClose,
@@ -58,26 +58,26 @@ pub fn response_layout(message: &Message, has_no_body: bool) -> Result<Layout, B
     Ok(Layout { framing, content: fields.content, transfer: fields.transfer })
 }
 
-fn read_fields(message: &Message) -> Result<Fields, BadFraming> {
+fn read_fields(head: &Head) -> Result<Fields, BadFraming> {
     let mut fields = Fields::default();
-    for (name, value) in message.headers() {
+    for (name, value) in head.fields() {
         // Most names differ in length from the three that matter.
         match name.len() {
-            14 if name.eq_ignore_ascii_case("content-length") => {
+            14 if name.eq_ignore_ascii_case(b"content-length") => {
                 let length = parse_length(value)?;
                 if fields.length.is_some_and(|known| known != length) {
                     return Err(BadFraming);
                 }
                 fields.length = Some(length);
             }
-            16 if name.eq_ignore_ascii_case("content-encoding") => {
+            16 if name.eq_ignore_ascii_case(b"content-encoding") => {
                 for token in list(value) {
                     if !token.eq_ignore_ascii_case(b"identity") {
                         fields.content.push(coding(token));
                     }
                 }
             }
-            17 if name.eq_ignore_ascii_case("transfer-encoding") => {
+            17 if name.eq_ignore_ascii_case(b"transfer-encoding") => {
                 fields.has_transfer = true;
                 for token in list(value) {
                     // Section 7.1: chunked must not be applied more than once, or be followed.
@@ -97,7 +97,7 @@ fn read_fields(message: &Message) -> Result<Fields, BadFraming> {
     }
     // Section 6.1: HTTP/1.0 knows no Transfer-Encoding; section 6.3 rule 3: both fields together
     // ought to be handled as an error.
-    if fields.has_transfer && (message.minor == 0 || fields.length.is_some()) {
+    if fields.has_transfer && (head.minor == 0 || fields.length.is_some()) {
         return Err(BadFraming);
     }
     Ok(fields)

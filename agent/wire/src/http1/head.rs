@@ -1,6 +1,6 @@
 //! Start line and header section.
 
-use std::mem::MaybeUninit;
+use std::{mem::MaybeUninit, ops::Range};
 
 use bytes::Bytes;
 
@@ -20,7 +20,64 @@ pub enum Parsed<T> {
     Whole(T, usize),
 }
 
-pub fn parse_request(bytes: &[u8]) -> Parsed<Request> {
+/// A message's head, still without its body.
+#[derive(Debug)]
+pub struct Head {
+    /// As it was on the wire, start line included.
+    pub bytes: Bytes,
+    pub fields: Vec<Header>,
+    pub minor: u8,
+}
+
+#[derive(Debug)]
+pub struct RequestHead {
+    pub method: Range<u32>,
+    pub target: Range<u32>,
+    pub head: Head,
+}
+
+#[derive(Debug)]
+pub struct ResponseHead {
+    pub status: u16,
+    pub head: Head,
+}
+
+impl Head {
+    /// Name and value of every field.
+    pub fn fields(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        let span = |(from, to): (u32, u32)| self.bytes.get(from as usize..to as usize);
+        self.fields.iter().filter_map(move |field| Some((span(field.name)?, span(field.value)?)))
+    }
+
+    #[inline]
+    fn with_body(self, body: Body) -> Message {
+        let Self { bytes, fields, minor } = self;
+        Message { head: bytes, headers: fields, minor, trailers: Vec::new(), body }
+    }
+}
+
+impl RequestHead {
+    pub fn method(&self) -> &[u8] {
+        self.head
+            .bytes
+            .get(self.method.start as usize..self.method.end as usize)
+            .unwrap_or_default()
+    }
+
+    #[inline]
+    pub fn with_body(self, body: Body) -> Request {
+        Request { method: self.method, target: self.target, message: self.head.with_body(body) }
+    }
+}
+
+impl ResponseHead {
+    #[inline]
+    pub fn with_body(self, body: Body) -> Response {
+        Response { status: self.status, message: self.head.with_body(body) }
+    }
+}
+
+pub fn parse_request(bytes: &[u8]) -> Parsed<RequestHead> {
     let Some((skipped, bytes)) = skip_empty_lines(bytes) else { return Parsed::Partial };
     let mut few = [const { MaybeUninit::uninit() }; USUAL_HEADERS];
     match request_with(bytes, &mut few) {
@@ -32,7 +89,7 @@ pub fn parse_request(bytes: &[u8]) -> Parsed<Request> {
     }
 }
 
-pub fn parse_response(bytes: &[u8]) -> Parsed<Response> {
+pub fn parse_response(bytes: &[u8]) -> Parsed<ResponseHead> {
     let mut few = [const { MaybeUninit::uninit() }; USUAL_HEADERS];
     match response_with(bytes, &mut few) {
         Err(httparse::Error::TooManyHeaders) => {
@@ -45,25 +102,25 @@ pub fn parse_response(bytes: &[u8]) -> Parsed<Response> {
 
 /// What the beginning of a request head tells once the rest of it is known to be lost: the request
 /// line and the header fields that were seen whole. `None` where not even the line was.
-pub fn parse_cut_request(bytes: &[u8]) -> Option<Request> {
+pub fn parse_cut_request(bytes: &[u8]) -> Option<RequestHead> {
     let (_, bytes) = skip_empty_lines(bytes)?;
     let Parsed::Whole(mut request, _) = parse_request(&close_cut_head(bytes)?) else { return None };
-    drop_closing(&mut request.message);
+    drop_end(&mut request.head, 2);
     Some(request)
 }
 
 /// The same for a response, of which three digits with something behind them are enough.
-pub fn parse_cut_response(bytes: &[u8]) -> Option<Response> {
+pub fn parse_cut_response(bytes: &[u8]) -> Option<ResponseHead> {
     const STATUS_END: usize = "HTTP/1.1 200".len();
-    let closed = match close_cut_head(bytes) {
-        Some(closed) => closed,
+    let (closed, added) = match close_cut_head(bytes) {
+        Some(closed) => (closed, 2),
         None if matches!(bytes.get(STATUS_END), Some(b' ' | b'\r')) => {
-            [&bytes[..STATUS_END], b"\r\n\r\n"].concat()
+            ([&bytes[..STATUS_END], b"\r\n\r\n"].concat(), 4)
         }
         None => return None,
     };
     let Parsed::Whole(mut response, _) = parse_response(&closed) else { return None };
-    drop_closing(&mut response.message);
+    drop_end(&mut response.head, added);
     Some(response)
 }
 
@@ -73,9 +130,9 @@ fn close_cut_head(bytes: &[u8]) -> Option<Vec<u8>> {
     Some([&bytes[..=last], b"\r\n"].concat())
 }
 
-/// The empty line was not on the wire.
-fn drop_closing(message: &mut Message) {
-    message.head.truncate(message.head.len().saturating_sub(2));
+/// What was added was not on the wire.
+fn drop_end(head: &mut Head, added: usize) {
+    head.bytes.truncate(head.bytes.len().saturating_sub(added));
 }
 
 /// True where more bytes could make a head of this prefix; errs towards true.
@@ -126,7 +183,7 @@ fn finish<T>(outcome: Outcome<T>, skipped: usize) -> Parsed<T> {
     }
 }
 
-fn request_with<'b>(bytes: &'b [u8], slots: Slots<'_, 'b>) -> Outcome<Request> {
+fn request_with<'b>(bytes: &'b [u8], slots: Slots<'_, 'b>) -> Outcome<RequestHead> {
     let mut parsed = httparse::Request::new(&mut []);
     let httparse::Status::Complete(len) = parsed.parse_with_uninit_headers(bytes, slots)? else {
         return Ok(None);
@@ -135,15 +192,15 @@ fn request_with<'b>(bytes: &'b [u8], slots: Slots<'_, 'b>) -> Outcome<Request> {
         let (start, end) = span(bytes, text.as_bytes());
         start..end
     };
-    let request = Request {
+    let request = RequestHead {
         method: span(parsed.method.unwrap_or("")),
         target: span(parsed.path.unwrap_or("")),
-        message: message(bytes, len, parsed.headers, parsed.version),
+        head: copy_head(bytes, len, parsed.headers, parsed.version),
     };
     Ok(Some((request, len)))
 }
 
-fn response_with<'b>(bytes: &'b [u8], slots: Slots<'_, 'b>) -> Outcome<Response> {
+fn response_with<'b>(bytes: &'b [u8], slots: Slots<'_, 'b>) -> Outcome<ResponseHead> {
     let mut parsed = httparse::Response::new(&mut []);
     let status = httparse::ParserConfig::default().parse_response_with_uninit_headers(
         &mut parsed,
@@ -151,30 +208,19 @@ fn response_with<'b>(bytes: &'b [u8], slots: Slots<'_, 'b>) -> Outcome<Response>
         slots,
     )?;
     let httparse::Status::Complete(len) = status else { return Ok(None) };
-    let response = Response {
+    let response = ResponseHead {
         status: parsed.code.unwrap_or(0),
-        message: message(bytes, len, parsed.headers, parsed.version),
+        head: copy_head(bytes, len, parsed.headers, parsed.version),
     };
     Ok(Some((response, len)))
 }
 
-fn message(
-    bytes: &[u8],
-    len: usize,
-    headers: &[httparse::Header<'_>],
-    minor: Option<u8>,
-) -> Message {
-    let headers = headers
+fn copy_head(bytes: &[u8], len: usize, fields: &[httparse::Header<'_>], minor: Option<u8>) -> Head {
+    let fields = fields
         .iter()
         .map(|h| Header { name: span(bytes, h.name.as_bytes()), value: span(bytes, h.value) })
         .collect();
-    Message {
-        head: Bytes::copy_from_slice(&bytes[..len]),
-        headers,
-        minor: minor.unwrap_or(1),
-        trailers: Vec::new(),
-        body: Body::default(),
-    }
+    Head { bytes: Bytes::copy_from_slice(&bytes[..len]), fields, minor: minor.unwrap_or(1) }
 }
 
 /// Where `part`, which httparse cut out of `whole`, lies in it.

@@ -22,11 +22,11 @@ impl Pairing {
         &self,
         origin: Origin,
         head_end: u64,
-        locate: &impl Fn(u32) -> u64,
+        head_ack: Option<u64>,
     ) -> Pending {
         let mut pending = Pending::new(origin.at);
         // Only the segment's own acknowledgement tells what the client had when it began.
-        pending.head_ack = origin.ack.map(locate);
+        pending.head_ack = head_ack;
         pending.head_end = head_end;
         pending.after_gap = self.has_client_gap;
         pending.is_ack_new = !self.has_client_gap
@@ -48,19 +48,23 @@ impl Pairing {
         let Some(origin) = self.client.head_origin else { return false };
         let buffer = &self.client.buffer;
         let request = head::parse_cut_request(buffer);
-        let mut pending =
-            self.pending_of(origin, self.client.head_start + buffer.len() as u64, locate);
+        let head_end = self.client.head_start + buffer.len() as u64;
+        let mut pending = self.pending_of(origin, head_end, origin.ack.map(locate));
         let seems_request = request.is_some() || head::seems_request(buffer);
         let is_request = match (self.client.is_tentative, lost) {
-            // After a hole a few letters may be anything.
-            (true, _) => seems_request && pending.is_ack_new && pending.head_ack.is_some(),
+            // After a hole a few letters may be anything; a whole line is listed, and paired if
+            // its acknowledgement proves it.
+            (true, _) => {
+                request.is_some()
+                    || (seems_request && pending.is_ack_new && pending.head_ack.is_some())
+            }
             (false, None) => request.is_some(),
             (false, Some(_)) => seems_request || self.has_seen_http,
         };
         if !is_request {
             return false;
         }
-        let used = request.as_ref().map_or(0, |request| request.message.head.len());
+        let used = request.as_ref().map_or(0, |request| request.head.bytes.len());
         cx.counters.bytes_unread += buffer.len().saturating_sub(used) as u64;
         pending.request_done = true;
         pending.is_request_cut = true;
@@ -68,16 +72,16 @@ impl Pairing {
         if let Some((len, reason)) = lost {
             pending.add_lost(reason, len);
         }
-        if let Some(mut request) = request {
+        if let Some(request) = request {
             self.has_seen_http = true;
-            pending.is_head = request.method() == "HEAD";
-            pending.is_connect = request.method() == "CONNECT";
-            let layout = framing::request_layout(&request.message);
+            pending.is_head = request.method() == b"HEAD";
+            pending.is_connect = request.method() == b"CONNECT";
+            let layout = framing::request_layout(&request.head);
             if layout.is_err() {
                 pending.mark(Incomplete::BadFraming);
             }
-            request.message.body = unseen_body(layout.ok(), lost.map(|(_, reason)| reason));
-            pending.request = Some(request);
+            let body = unseen_body(layout.ok(), lost.map(|(_, reason)| reason));
+            pending.request = Some(request.with_body(body));
         }
         let is_connect = pending.is_connect;
         self.queue.push_back(pending);
@@ -100,7 +104,7 @@ impl Pairing {
         let Some(origin) = self.server.head_origin else { return false };
         let buffer = std::mem::take(&mut self.server.buffer);
         let (start, was_tentative) = (self.server.head_start, self.server.is_tentative);
-        let Some(mut response) = head::parse_cut_response(&buffer) else {
+        let Some(response) = head::parse_cut_response(&buffer) else {
             cx.counters.bytes_unread += buffer.len() as u64;
             let asker = if was_tentative { self.find_asker(start, ack) } else { Some(0) };
             for _ in 0..asker.unwrap_or(0) {
@@ -111,7 +115,7 @@ impl Pairing {
             }
             return false;
         };
-        let used = response.message.head.len();
+        let used = response.head.bytes.len();
         cx.counters.bytes_unread += buffer.len().saturating_sub(used) as u64;
         if !self.claim_response(response.status, start, ack, origin.at, cx) {
             return false;
@@ -124,12 +128,11 @@ impl Pairing {
         }
         let is_tunnel = front.is_tunnel(response.status);
         let has_no_body = front.is_head || is_tunnel || matches!(response.status, 204 | 304);
-        let layout = framing::response_layout(&response.message, has_no_body);
+        let layout = framing::response_layout(&response.head, has_no_body);
         if layout.is_err() {
             front.mark(Incomplete::BadFraming);
         }
-        response.message.body = unseen_body(layout.ok(), reason);
-        front.response = Some(response);
+        front.response = Some(response.with_body(unseen_body(layout.ok(), reason)));
         front.is_response_cut = true;
         if front.is_connect && !is_tunnel {
             // HTTP goes on, and some of it went by.

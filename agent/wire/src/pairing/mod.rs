@@ -71,13 +71,13 @@ impl Side {
     }
 }
 
-/// Where a response's head lies in the server's stream.
+/// Where a head lies in its stream.
 struct Place<'a> {
     start: u64,
     end: u64,
     /// What is already there of the bytes behind it.
     after: &'a [u8],
-    /// What the server had of the client's bytes by then.
+    /// What its sender had of the other stream by then.
     ack: Option<u64>,
 }
 
@@ -235,7 +235,7 @@ impl Pairing {
     }
 
     fn drop_front(&mut self, cx: &mut Context<'_>) {
-        let Some(mut pending) = self.queue.pop_front() else { return };
+        let Some(pending) = self.queue.front_mut() else { return };
         if pending.response.is_none() {
             if pending.unclaimed != self.unclaimed {
                 pending.mark(Incomplete::PairingUnprovable);
@@ -244,14 +244,12 @@ impl Pairing {
                 pending.mark(Incomplete::JoinedMidStream);
             }
         }
-        self.emit(pending, cx);
+        self.emit_front(cx);
     }
 
     fn emit_finished(&mut self, cx: &mut Context<'_>) {
         while self.queue.front().is_some_and(|p| p.request_done && p.response_done) {
-            if let Some(pending) = self.queue.pop_front() {
-                self.emit(pending, cx);
-            }
+            self.emit_front(cx);
         }
         // Nothing that could still be asked for: what the server says now answers nothing known.
         if self.queue.is_empty()
@@ -262,8 +260,15 @@ impl Pairing {
         }
     }
 
-    fn emit(&self, pending: Pending, cx: &mut Context<'_>) {
-        let exchange = pending.into_exchange(self.flow, self.endpoints);
+    fn emit_front(&mut self, cx: &mut Context<'_>) {
+        let Some(front) = self.queue.front_mut() else { return };
+        let exchange = front.take_exchange(self.flow, self.endpoints);
+        // Mostly there is but one, and dropping it where it lies spares a move.
+        if self.queue.len() == 1 {
+            self.queue.clear();
+        } else {
+            self.queue.pop_front();
+        }
         cx.counters.add_exchange(&exchange);
         (cx.sink)(exchange);
     }

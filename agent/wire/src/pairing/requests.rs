@@ -1,13 +1,13 @@
 //! The client's direction: requests.
 
-use super::{Context, Found, Pairing, Phase, empty_body, end_request, find_head};
+use super::{Context, Found, Pairing, Phase, Place, empty_body, end_request, find_head};
 use crate::{
     assembler::{Origin, Piece},
-    exchange::{Incomplete, Partial, Request},
+    exchange::{Body, Incomplete, Partial},
     http1::{
-        body::BodyReader,
+        body::{self, BodyReader},
         framing::{self, Framing},
-        head,
+        head::{self, RequestHead},
     },
     segment::Loss,
 };
@@ -96,7 +96,14 @@ impl Pairing {
                             if start == here {
                                 self.ack_before_head = self.client_ack;
                             }
-                            self.begin_request(head, offset + at as u64, origin, locate, cx);
+                            let after = &bytes[at..];
+                            let place = Place {
+                                start,
+                                end: offset + at as u64,
+                                after,
+                                ack: origin.ack.map(locate),
+                            };
+                            at += self.begin_request(head, place, origin, cx);
                         }
                     }
                 }
@@ -152,21 +159,22 @@ impl Pairing {
         }
     }
 
+    /// Returns how many of the bytes behind the head were the body.
     pub(super) fn begin_request(
         &mut self,
-        request: Request,
-        end: u64,
+        request: RequestHead,
+        place: Place<'_>,
         origin: Origin,
-        locate: &impl Fn(u32) -> u64,
         cx: &mut Context<'_>,
-    ) {
+    ) -> usize {
         self.has_seen_http = true;
-        let mut pending = self.pending_of(origin, end, locate);
+        let mut used = 0;
+        let mut pending = self.pending_of(origin, place.end, place.ack);
         let method = request.method();
-        (pending.is_head, pending.is_connect) = (method == "HEAD", method == "CONNECT");
+        (pending.is_head, pending.is_connect) = (method == b"HEAD", method == b"CONNECT");
         self.has_client_gap = false;
-        let layout = framing::request_layout(&request.message);
-        pending.request = Some(request);
+        let layout = framing::request_layout(&request.head);
+        let mut body = Body::default();
         self.client.phase = match layout {
             _ if pending.is_connect => {
                 pending.request_done = true;
@@ -176,25 +184,30 @@ impl Pairing {
             Err(_) => {
                 pending.mark(Incomplete::BadFraming);
                 pending.request_done = true;
-                if let Some(request) = &mut pending.request {
-                    request.message.body.partial = Some(Partial::Cut);
-                }
+                body.partial = Some(Partial::Cut);
                 Phase::Stopped
             }
             Ok(layout) if layout.framing == Framing::Empty => {
                 pending.request_done = true;
-                if let Some(request) = &mut pending.request {
-                    request.message.body = empty_body(layout.content, cx.config);
-                }
+                body = empty_body(layout.content, cx.config);
                 Phase::Head
             }
-            Ok(layout) => Phase::Body(Box::new(BodyReader::new(layout, cx.config))),
+            Ok(layout) => match body::read_whole(&layout, place.after, cx.config) {
+                Some((whole, length)) => {
+                    pending.request_done = true;
+                    (body, used) = (whole, length);
+                    Phase::Head
+                }
+                None => Phase::Body(Box::new(BodyReader::new(layout, cx.config))),
+            },
         };
+        pending.request = Some(request.with_body(body));
         self.queue.push_back(pending);
         if self.queue.len() > MOST_PENDING {
             self.drop_front(cx);
             self.lose_server();
         }
+        used
     }
 
     pub(super) fn miss_client(

@@ -3,11 +3,11 @@
 use super::{Context, Found, Pairing, Phase, Place, empty_body, find_head};
 use crate::{
     assembler::{Origin, Piece},
-    exchange::{Incomplete, Partial, Response},
+    exchange::{Body, Incomplete, Partial},
     http1::{
-        body::BodyReader,
+        body::{self, BodyReader},
         framing::{self, Framing},
-        head,
+        head::{self, ResponseHead},
     },
     pending::Pending,
     segment::{Loss, Nanos},
@@ -85,7 +85,7 @@ impl Pairing {
                                 after: &bytes[at..],
                                 ack: origin.ack.map(locate),
                             };
-                            self.begin_response(head, place, origin, cx);
+                            at += self.begin_response(head, place, origin, cx);
                         }
                     }
                 }
@@ -199,47 +199,56 @@ impl Pairing {
         true
     }
 
+    /// Returns how many of the bytes behind the head were the body.
     pub(super) fn begin_response(
         &mut self,
-        response: Response,
+        response: ResponseHead,
         place: Place<'_>,
         origin: Origin,
         cx: &mut Context<'_>,
-    ) {
+    ) -> usize {
         let Place { start, end, after, ack } = place;
         if !self.claim_response(response.status, start, ack, origin.at, cx) {
-            return;
+            return 0;
         }
         let status = response.status;
         let next_ack = self.queue.get(1).and_then(|next| next.head_ack);
-        let Some(front) = self.queue.front_mut() else { return };
+        let Some(front) = self.queue.front_mut() else { return 0 };
         front.ended = front.ended.max(origin.at);
         let is_tunnel = front.is_tunnel(status);
         // The response to an unknown request may be one to HEAD: then another head follows at once.
         let may_be_head =
             front.request.is_none() && (after.starts_with(b"HTTP/1.") || next_ack == Some(end));
         let has_no_body = front.is_head || may_be_head || is_tunnel || matches!(status, 204 | 304);
-        let layout = framing::response_layout(&response.message, has_no_body);
-        let response = front.response.insert(response);
+        let layout = framing::response_layout(&response.head, has_no_body);
         match layout {
             Err(_) => {
-                response.message.body.partial = Some(Partial::Cut);
+                let body = Body { partial: Some(Partial::Cut), ..Body::default() };
+                front.response = Some(response.with_body(body));
                 front.response_done = true;
                 front.mark(Incomplete::BadFraming);
                 self.stop();
                 self.emit_finished(cx);
             }
             Ok(layout) if layout.framing == Framing::Empty => {
-                response.message.body = empty_body(layout.content, cx.config);
+                let body = empty_body(layout.content, cx.config);
+                front.response = Some(response.with_body(body));
                 if is_tunnel {
                     self.stop();
                 }
                 self.finish_response(cx);
             }
             Ok(layout) => {
+                if let Some((body, used)) = body::read_whole(&layout, after, cx.config) {
+                    front.response = Some(response.with_body(body));
+                    self.finish_response(cx);
+                    return used;
+                }
+                front.response = Some(response.with_body(Body::default()));
                 self.server.phase = Phase::Body(Box::new(BodyReader::new(layout, cx.config)));
             }
         }
+        0
     }
 
     /// A response whose request was not seen.

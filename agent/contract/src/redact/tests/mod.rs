@@ -6,4 +6,5 @@ mod detectors;
 mod exchange;
 mod planted;
 mod properties;
+mod structure;
 mod targets;
