@@ -61,6 +61,11 @@ pub fn observe<const D: usize>(skb: *mut __sk_buff) {
             }
         }
     }
+    // SAFETY: a field of a full socket.
+    if state == flow::NEW && watch::is_port_of_others(skb, unsafe { (*socket).src_port }) != 0 {
+        // Not even the headers are read of what shares the host with a watched port.
+        return;
+    }
     let Some(packet) = Packet::read(skb) else { return };
     if packet.len == 0 && (state != flow::SERVER || packet.flags & (FIN | RST) == 0) {
         return;
@@ -230,7 +235,9 @@ unsafe fn begin_message<const D: usize>(flow: *mut Flow, stream: *mut Stream, se
     unsafe {
         if (*stream).is_started == 1 {
             (*stream).previous_base = (*stream).base;
-            (*stream).previous_limit = (*stream).limit;
+            // What follows is the new message's, to copy or to leave out.
+            let limit = (*stream).limit;
+            (*stream).previous_limit = if is_before(seq, limit) { seq } else { limit };
         } else if (*stream).is_started == 0 {
             (*stream).end = seq;
         }

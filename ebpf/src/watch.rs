@@ -30,20 +30,35 @@ fn find_port(netns: u64, port: u32) -> Option<u32> {
     unsafe { WATCHED_PORTS.get(&key) }.copied()
 }
 
+/// 0 where the kernel does not tell.
+#[inline(always)]
+fn netns_of(context: *mut core::ffi::c_void) -> u64 {
+    if HAS_NETNS_COOKIE.load() != 0 {
+        // SAFETY: a plain helper call on the program's context.
+        unsafe { bpf_get_netns_cookie(context) }
+    } else {
+        0
+    }
+}
+
+/// 1 if ports alone are watched, and this is none of them. Not inlined, so that the verifier follows
+/// what comes after it once.
+#[inline(never)]
+pub fn is_port_of_others(skb: *mut __sk_buff, local_port: u32) -> u64 {
+    if current().levels != 0 {
+        return 0;
+    }
+    u64::from(find_port(netns_of(skb.cast()), local_port).is_none())
+}
+
 /// The slot of the socket that this packet belongs to. A port is more particular than a cgroup,
 /// and a deeper cgroup than the one above.
 #[inline(always)]
 pub fn find_slot(skb: *mut __sk_buff, local_port: u32, watching: &Watching) -> Option<u32> {
-    if watching.ports != 0 {
-        let netns = if HAS_NETNS_COOKIE.load() != 0 {
-            // SAFETY: a plain helper call on the program's context.
-            unsafe { bpf_get_netns_cookie(skb.cast()) }
-        } else {
-            0
-        };
-        if let Some(slot) = find_port(netns, local_port) {
-            return Some(slot);
-        }
+    if watching.ports != 0
+        && let Some(slot) = find_port(netns_of(skb.cast()), local_port)
+    {
+        return Some(slot);
     }
     let mut found = None;
     for level in 0..LEVELS {
@@ -70,11 +85,5 @@ pub fn may_match(ops: *mut bpf_sock_ops, local_port: u32, watching: &Watching) -
     if watching.levels != 0 {
         return true;
     }
-    let netns = if HAS_NETNS_COOKIE.load() != 0 {
-        // SAFETY: a plain helper call on the program's context.
-        unsafe { bpf_get_netns_cookie(ops.cast()) }
-    } else {
-        0
-    };
-    find_port(netns, local_port).is_some()
+    find_port(netns_of(ops.cast()), local_port).is_some()
 }
