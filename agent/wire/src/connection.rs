@@ -85,7 +85,7 @@ impl Connection {
         self.pairing.is_over()
     }
 
-    pub fn memory(&self) -> usize {
+    pub fn memory(&mut self) -> usize {
         size_of::<Self>()
             + self.pairing.memory()
             + self.to_server.assembler.memory()

@@ -42,7 +42,8 @@ pub struct Response {
 
 /// Head and body of one message. Names and values point into `head`.
 pub struct Message {
-    /// The head as it was on the wire, start line included.
+    /// The head as it was on the wire, start line included. Of a head that was cut (`RequestHeadLost`,
+    /// `ResponseHeadLost`), the whole lines that were seen: that a field is absent means nothing then.
     pub head: Bytes,
     pub headers: Vec<Header>,
     /// HTTP/1.`minor`
@@ -103,9 +104,11 @@ pub enum Partial {
 pub enum Incomplete {
     /// The capture began in the middle of it.
     JoinedMidStream,
+    /// Not all of the head was seen; the request is there if its start line was.
     RequestHeadLost,
     RequestBodyTruncated,
     ResponseMissing,
+    /// Not all of the head was seen; the response is there if its status was.
     ResponseHeadLost,
     ResponseBodyTruncated,
     /// The connection ended before the message did.

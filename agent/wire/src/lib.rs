@@ -5,6 +5,8 @@
 #![forbid(unsafe_code)]
 
 pub mod assembler;
+#[cfg(test)]
+mod capture_tests;
 mod connection;
 pub mod content;
 pub mod counters;

@@ -25,10 +25,16 @@ pub(crate) struct Pending {
     pub head_end: u64,
     /// The client's bytes before this request are not all known, so that counting proves nothing.
     pub after_gap: bool,
+    /// Client offset behind the unseen bytes before it.
+    pub gap_end: Option<u64>,
+    /// Some of them cannot belong to the request before.
+    pub after_foreign_gap: bool,
     /// `head_ack` lies beyond what the client had acknowledged in the message before.
     pub is_ack_new: bool,
     /// Value of the connection's count of unclaimed server bytes when the request was seen.
     pub unclaimed: u64,
+    /// What the connection's account says that it costs.
+    pub accounted: usize,
     incomplete: u16,
     lost: [u64; Loss::ALL.len()],
 }
@@ -50,8 +56,11 @@ impl Pending {
             head_ack: None,
             head_end: 0,
             after_gap: false,
+            gap_end: None,
+            after_foreign_gap: false,
             is_ack_new: false,
             unclaimed: 0,
+            accounted: 0,
             incomplete: 0,
             lost: [0; Loss::ALL.len()],
         }
@@ -85,6 +94,13 @@ impl Pending {
             + messages
                 .map(|m| m.head.len() + m.headers.len() * 16 + m.body.content.len())
                 .sum::<usize>()
+    }
+
+    /// By how much it grew since the last call. It never shrinks.
+    pub fn update_account(&mut self) -> usize {
+        let grown = self.memory().saturating_sub(self.accounted);
+        self.accounted += grown;
+        grown
     }
 
     /// Takes the exchange out; what stays behind is of no more use.

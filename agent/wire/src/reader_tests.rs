@@ -4,6 +4,9 @@ use crate::{
     segment::{Direction, Loss, Segment},
 };
 
+#[path = "message_tests.rs"]
+mod messages;
+
 const FLOW: FlowId = FlowId(7);
 
 /// A conversation between a client and a server, both of whose streams start at 1.
@@ -302,78 +305,6 @@ fn request_without_response() {
     assert_eq!(exchange.incomplete, [Incomplete::ResponseMissing, Incomplete::ConnectionEnded]);
 }
 
-// --- bad framing --------------------------------------------------------------------------------
-
-#[test]
-fn length_and_chunked_together() {
-    let mut talk = Talk::new();
-    talk.client(
-        "POST /a HTTP/1.1\r\nContent-Length: 6\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nGET /evil HTTP/1.1\r\n\r\n",
-    );
-    talk.server(ok("1")).server(ok("2")).close();
-    assert_eq!(talk.summary(), ["POST /a 200 !"]);
-    assert_eq!(talk.seen[0].incomplete, [Incomplete::BadFraming]);
-}
-
-#[test]
-fn lengths_that_differ() {
-    for lengths in
-        ["Content-Length: 1, 2", "Content-Length: 1\r\nContent-Length: 2", "Content-Length: +1"]
-    {
-        let mut talk = Talk::new();
-        talk.client(get("/a")).server(format!("HTTP/1.1 200 OK\r\n{lengths}\r\n\r\nxy"));
-        assert_eq!(talk.seen[0].incomplete, [Incomplete::BadFraming], "{lengths}");
-    }
-}
-
-#[test]
-fn chunked_in_http_1_0() {
-    let mut talk = Talk::new();
-    talk.client("POST /a HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n").close();
-    assert!(talk.seen[0].incomplete.contains(&Incomplete::BadFraming));
-}
-
-#[test]
-fn folded_header_is_refused() {
-    let mut talk = Talk::new();
-    talk.client("GET /a HTTP/1.1\r\nX: a\r\n b\r\n\r\n").close();
-    assert!(talk.seen.is_empty());
-    assert_eq!(talk.reader.counters().heads_refused, 1);
-}
-
-#[test]
-fn broken_chunk_size() {
-    let mut talk = Talk::new();
-    talk.client(get("/a"))
-        .server("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0x3\r\nabc");
-    assert_eq!(talk.seen[0].incomplete, [Incomplete::BadFraming]);
-}
-
-// --- not HTTP -----------------------------------------------------------------------------------
-
-#[test]
-fn tls_is_dropped_at_once() {
-    let mut talk = Talk::new();
-    talk.client(b"\x16\x03\x01\x02\x00\x01").server(b"\x16\x03\x03").close();
-    assert!(talk.seen.is_empty());
-    assert_eq!(talk.reader.counters().flows_not_http, 1);
-}
-
-#[test]
-fn banner_is_dropped_at_once() {
-    let mut talk = Talk::new();
-    talk.server("SSH-2.0-OpenSSH_9\r\n").client("SSH-2.0-x\r\n");
-    assert!(talk.seen.is_empty());
-    assert_eq!(talk.reader.counters().flows_not_http, 1);
-}
-
-#[test]
-fn http_2_preface_is_not_http_1() {
-    let mut talk = Talk::new();
-    talk.client("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
-    assert_eq!(talk.reader.counters().flows_not_http, 1);
-}
-
 // --- loss ---------------------------------------------------------------------------------------
 
 #[test]
@@ -589,4 +520,34 @@ fn cut_heads_are_exchanges_all_the_same() {
         let reasons = [Incomplete::RequestHeadLost, Incomplete::ResponseHeadLost];
         assert!(reasons.iter().all(|r| exchange.incomplete.contains(r)));
     }
+}
+
+/// The kernel tells of each direction's loss just before that direction's next bytes, so the loss
+/// of a response arrives after the request that followed it.
+#[test]
+fn shed_exchange_does_not_burden_the_next_one() {
+    let mut talk = Talk::new();
+    let shed = ok("shed");
+    talk.client(get("/a")).server(ok("a")).lost(ToServer, 50, Loss::Shed);
+    let (seq, len) = (talk.next[1], shed.len() as u32);
+    talk.unseen(ToClient, shed).client(get("/c"));
+    let reason = Loss::Shed;
+    talk.event(Event::Lost { flow: FLOW, direction: ToClient, at: 2, seq, len, reason });
+    talk.server(ok("c"));
+    assert_eq!(talk.summary(), ["GET /a 200", "GET /c 200"]);
+    assert_eq!(talk.lost_of(1), []);
+}
+
+#[test]
+fn first_of_a_pipelined_burst_lost() {
+    let mut talk = Talk::new();
+    talk.client(get("/0")).server(ok("0"));
+    let ack = talk.next[1];
+    talk.unseen(ToServer, get("/a"));
+    let seq = talk.next[0];
+    talk.next[0] += get("/b").len() as u32;
+    talk.segment(ToServer, get("/b").as_bytes(), seq, ack);
+    talk.server(ok("a")).server(ok("b")).client(get("/c")).server(ok("c")).close();
+    assert_eq!(talk.summary(), ["GET /0 200", "- 200 !", "- 200 !", "GET /b - !", "GET /c 200"]);
+    assert_eq!(talk.response_body(4), b"c");
 }

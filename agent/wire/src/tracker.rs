@@ -94,10 +94,32 @@ struct Flow {
     client: Option<SocketAddr>,
     /// First sequence number (a SYN's own) seen from the lower and from the higher address.
     first_seq: [Option<u32>; 2],
+    /// Number behind the newest payload byte of each.
+    newest: [Option<u32>; 2],
     fins: [bool; 2],
     is_closing: bool,
     last_seen: Nanos,
     held: Vec<Held>,
+}
+
+impl Flow {
+    /// The segment begins a message at a number that this connection cannot have reached: its
+    /// endpoints are in use again, and the handshake went by unseen.
+    fn is_foreign(&self, side: usize, tcp: &TcpPacket<'_>) -> bool {
+        let (Some(first), Some(newest)) = (self.first_seq[side], self.newest[side]) else {
+            return false;
+        };
+        let distance = |from: u32| tcp.seq.wrapping_sub(from) as i32;
+        let is_out_of_place = if self.is_closing {
+            let is_behind_end = distance(newest) > 0 || (self.fins[side] && distance(newest) == 0);
+            is_behind_end || distance(first) < 0
+        } else {
+            // RFC 7323 section 2.3: no window is as wide.
+            distance(newest).unsigned_abs() > 1 << 30
+        };
+        let payload = tcp.payload.seen;
+        is_out_of_place && (looks_like_request(payload) || looks_like_response(payload))
+    }
 }
 
 pub struct Tracker {
@@ -224,11 +246,10 @@ impl Tracker {
         let side = usize::from(!is_low);
         let first = tcp.seq.wrapping_add(u32::from(tcp.syn));
         // A SYN with another number on the same endpoints is another connection.
-        let is_reborn = tcp.syn
-            && self
-                .flows
-                .get(&key)
-                .is_some_and(|f| f.first_seq[side].is_some_and(|known| known != first));
+        let is_reborn = self.flows.get(&key).is_some_and(|flow| match tcp.syn {
+            true => flow.first_seq[side].is_some_and(|known| known != first),
+            false => flow.is_foreign(side, tcp),
+        });
         if is_reborn {
             self.close(&key, frame.at, sink);
         }
@@ -245,6 +266,7 @@ impl Tracker {
                 id,
                 client: None,
                 first_seq: [None; 2],
+                newest: [None; 2],
                 fins: [false; 2],
                 is_closing: false,
                 last_seen: frame.at,
@@ -269,6 +291,10 @@ impl Tracker {
         flow.last_seen = flow.last_seen.max(frame.at);
         if !tcp.rst {
             flow.first_seq[side].get_or_insert(first);
+            let end = first.wrapping_add(tcp.payload.wire as u32);
+            if flow.newest[side].is_none_or(|newest| end.wrapping_sub(newest) as i32 > 0) {
+                flow.newest[side] = Some(end);
+            }
         }
         flow.fins[side] |= tcp.fin;
         let len = u32::try_from(tcp.payload.wire).unwrap_or(u32::MAX);

@@ -21,6 +21,7 @@ impl Pairing {
     pub(super) fn pending_of(
         &self,
         origin: Origin,
+        start: u64,
         head_end: u64,
         head_ack: Option<u64>,
     ) -> Pending {
@@ -29,6 +30,8 @@ impl Pairing {
         pending.head_ack = head_ack;
         pending.head_end = head_end;
         pending.after_gap = self.has_client_gap;
+        pending.gap_end = self.has_client_gap.then_some(start);
+        pending.after_foreign_gap = self.has_foreign_gap;
         pending.is_ack_new = !self.has_client_gap
             || self
                 .ack_before_head
@@ -49,7 +52,8 @@ impl Pairing {
         let buffer = &self.client.buffer;
         let request = head::parse_cut_request(buffer);
         let head_end = self.client.head_start + buffer.len() as u64;
-        let mut pending = self.pending_of(origin, head_end, origin.ack.map(locate));
+        let mut pending =
+            self.pending_of(origin, self.client.head_start, head_end, origin.ack.map(locate));
         let seems_request = request.is_some() || head::seems_request(buffer);
         let is_request = match (self.client.is_tentative, lost) {
             // After a hole a few letters may be anything; a whole line is listed, and paired if
@@ -84,6 +88,8 @@ impl Pairing {
             pending.request = Some(request.with_body(body));
         }
         let is_connect = pending.is_connect;
+        self.note_pipelining(&pending);
+        self.account();
         self.queue.push_back(pending);
         self.lose_client_place();
         if is_connect {
@@ -139,6 +145,15 @@ impl Pairing {
             self.lose_client_place();
         }
         is_tunnel
+    }
+
+    /// Called for every request: does it come before the response to the one before could?
+    pub(super) fn note_pipelining(&mut self, next: &Pending) {
+        self.has_foreign_gap = false;
+        self.is_pipelining |= !next.after_gap
+            && self.queue.back().is_some_and(|last| {
+                last.response.is_none() && last.head_ack.is_some() && last.head_ack == next.head_ack
+            });
     }
 
     /// What is known of the client's stream ends here.

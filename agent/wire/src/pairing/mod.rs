@@ -4,7 +4,10 @@
 //! known without a hole, counting is exact. After a hole that may have swallowed a message boundary
 //! counting proves nothing. Then a response that begins at server offset S belongs to a request
 //! whose own segment acknowledged exactly S: a client that does not pipeline sends its next request
-//! when it has the whole response to the one before. Anything else is left without a response.
+//! when it has the whole response to the one before. Anything else is left without a response: the
+//! client was seen to pipeline; or what was lost before the request must have been another one that
+//! is not answered yet, because the server had not even acknowledged it, or S follows the response
+//! to the request before.
 
 mod cut_heads;
 mod requests;
@@ -92,11 +95,26 @@ pub(crate) struct Pairing {
     flow: FlowId,
     endpoints: Endpoints,
     queue: VecDeque<Pending>,
+    /// Bytes of what is in the queue, as last accounted for.
+    queued_memory: usize,
     client: Side,
     server: Side,
     /// The server's stream is known without a hole since a response that surely answered its
     /// request.
     is_server_sure: bool,
+    /// The client sends requests before it has the responses to those before: then its
+    /// acknowledgements prove nothing.
+    is_pipelining: bool,
+    /// Client bytes were missed since the last request that cannot be its own.
+    has_foreign_gap: bool,
+    /// The response being read answers a known request.
+    is_answering: bool,
+    /// Server offset behind the last response, if it was to a known request and nothing of the
+    /// stream was missed since; 0 at the beginning of the stream.
+    answered_to: Option<u64>,
+    /// What the server had acknowledged of the client's bytes with the last of its own, if those
+    /// were seen.
+    heard: Option<u64>,
     /// Client bytes were missed since the last request, and perhaps requests with them.
     has_client_gap: bool,
     /// What the client had acknowledged in its last data.
@@ -120,9 +138,15 @@ impl Pairing {
             flow,
             endpoints,
             queue: VecDeque::new(),
+            queued_memory: 0,
             client: Side::new(phase()),
             server: Side::new(phase()),
             is_server_sure: from_start,
+            is_pipelining: false,
+            has_foreign_gap: false,
+            is_answering: false,
+            answered_to: from_start.then_some(0),
+            heard: None,
             has_client_gap: !from_start,
             client_ack: None,
             ack_before_head: None,
@@ -151,9 +175,22 @@ impl Pairing {
         self.queue.iter().any(|pending| !pending.response_done && !pending.is_response_cut)
     }
 
-    pub fn memory(&self) -> usize {
-        let queued: usize = self.queue.iter().map(Pending::memory).sum();
-        self.client.memory() + self.server.memory() + queued
+    pub fn memory(&mut self) -> usize {
+        self.account();
+        self.client.memory() + self.server.memory() + self.queued_memory
+    }
+
+    /// Requests grow at the back of the queue and responses at its front; what lies between does
+    /// not change, and with many requests waiting it must not be gone through for every segment.
+    fn account(&mut self) {
+        if let Some(front) = self.queue.front_mut() {
+            self.queued_memory += front.update_account();
+        }
+        if self.queue.len() > 1
+            && let Some(back) = self.queue.back_mut()
+        {
+            self.queued_memory += back.update_account();
+        }
     }
 
     // --- endings --------------------------------------------------------------------------------
@@ -262,6 +299,7 @@ impl Pairing {
 
     fn emit_front(&mut self, cx: &mut Context<'_>) {
         let Some(front) = self.queue.front_mut() else { return };
+        self.queued_memory -= front.accounted;
         let exchange = front.take_exchange(self.flow, self.endpoints);
         // Mostly there is but one, and dropping it where it lies spares a move.
         if self.queue.len() == 1 {

@@ -169,10 +169,11 @@ impl Pairing {
     ) -> usize {
         self.has_seen_http = true;
         let mut used = 0;
-        let mut pending = self.pending_of(origin, place.end, place.ack);
+        let mut pending = self.pending_of(origin, place.start, place.end, place.ack);
         let method = request.method();
         (pending.is_head, pending.is_connect) = (method == b"HEAD", method == b"CONNECT");
         self.has_client_gap = false;
+        self.note_pipelining(&pending);
         let layout = framing::request_layout(&request.head);
         let mut body = Body::default();
         self.client.phase = match layout {
@@ -202,6 +203,7 @@ impl Pairing {
             },
         };
         pending.request = Some(request.with_body(body));
+        self.account();
         self.queue.push_back(pending);
         if self.queue.len() > MOST_PENDING {
             self.drop_front(cx);
@@ -251,7 +253,10 @@ impl Pairing {
             Some(last) if last.is_request_cut && last.response.is_none() => {
                 last.add_lost(reason, len);
             }
-            _ => self.unattributed[reason as usize] += len,
+            _ => {
+                self.unattributed[reason as usize] += len;
+                self.has_foreign_gap |= len > 0;
+            }
         }
         self.lose_client_place();
     }

@@ -13,6 +13,9 @@ use crate::{
     segment::{Loss, Nanos},
 };
 
+/// Interim responses that are noted per exchange.
+const MOST_INTERIM: usize = 64;
+
 impl Pairing {
     pub(crate) fn take_from_server(
         &mut self,
@@ -23,10 +26,15 @@ impl Pairing {
         match piece {
             Piece::Data { offset, bytes, origin } => {
                 self.read_server(offset, bytes, origin, &locate, cx);
+                // What counts is what it had heard before the head that is being read.
+                if self.server.head_origin.is_none() {
+                    self.heard = origin.ack.map(locate);
+                }
             }
             Piece::Gap { offset, len, reason } => {
                 cx.counters.add_lost(reason, len);
                 self.miss_server(offset, len, reason, &locate, cx);
+                self.heard = None;
             }
         }
     }
@@ -86,6 +94,9 @@ impl Pairing {
                                 ack: origin.ack.map(locate),
                             };
                             at += self.begin_response(head, place, origin, cx);
+                            if matches!(self.server.phase, Phase::Head) {
+                                self.answered_to = self.is_answering.then_some(offset + at as u64);
+                            }
                         }
                     }
                 }
@@ -105,6 +116,7 @@ impl Pairing {
                             at += progress.taken as usize;
                             if progress.is_done {
                                 self.end_response(cx);
+                                self.answered_to = self.is_answering.then_some(offset + at as u64);
                             }
                         }
                         Err(_) => {
@@ -140,6 +152,9 @@ impl Pairing {
     /// The one request that a response beginning at `start` provably answers. `ack`: what the
     /// server had of the client's bytes by then.
     pub(super) fn find_asker(&self, start: u64, ack: Option<u64>) -> Option<usize> {
+        if self.is_pipelining {
+            return None;
+        }
         let mut found = None;
         for (i, pending) in self.queue.iter().enumerate() {
             if pending.head_ack != Some(start) {
@@ -153,7 +168,14 @@ impl Pairing {
         }
         found.filter(|&i| {
             let p = &self.queue[i];
-            p.is_ack_new && p.response.is_none() && ack.is_none_or(|ack| ack >= p.head_end)
+            // What was lost before the request is another one, and this is the response to that.
+            let is_answered = self.answered_to.is_some_and(|to| to == start || to == 0);
+            let is_unheard = p.gap_end.zip(self.heard).is_some_and(|(end, heard)| heard < end);
+            let is_beside = is_unheard || (is_answered && p.after_foreign_gap);
+            p.is_ack_new
+                && !is_beside
+                && p.response.is_none()
+                && ack.is_none_or(|ack| ack >= p.head_end)
         })
     }
 
@@ -186,9 +208,11 @@ impl Pairing {
                 }
                 None => false,
             };
+        self.is_answering = is_answer;
         if (100..200).contains(&status) && status != 101 {
             match self.queue.front_mut().filter(|_| is_answer) {
-                Some(front) => front.interim.push(status),
+                Some(front) if front.interim.len() < MOST_INTERIM => front.interim.push(status),
+                Some(_) => {}
                 None => self.unclaimed += 1,
             }
             return false;
@@ -268,6 +292,7 @@ impl Pairing {
         if let Some(front) = self.queue.front_mut() {
             front.after_gap = true;
         }
+        self.account();
         self.queue.push_front(orphan);
     }
 
@@ -354,6 +379,7 @@ impl Pairing {
             self.server.phase = Phase::Seeking;
         }
         self.is_server_sure = false;
+        self.answered_to = None;
     }
 
     /// Lost server bytes belong to the last request that was sent before them.
@@ -365,8 +391,9 @@ impl Pairing {
                 .queue
                 .iter()
                 .rposition(|p| p.head_ack.is_some_and(|ack| ack <= from))
-                .unwrap_or(0);
-            match self.queue.get_mut(owner) {
+                // Before all that the requests seen acknowledge: of one that was not seen.
+                .or_else(|| self.queue.front().is_some_and(|p| p.head_ack.is_none()).then_some(0));
+            match owner.and_then(|owner| self.queue.get_mut(owner)) {
                 Some(owner) => {
                     owner.add_lost(reason, end - from);
                     if owner.response.is_none() {
