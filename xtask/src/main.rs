@@ -34,6 +34,7 @@ Verbs:
     --pairs N       runs of each kind [default: 5]
     --seconds N     length of a run [default: 8]
     --long          also 10 million exchanges on one agent, for its memory
+  install         Build the agent and stoactl with the kernel side, and put both into cargo's bin
   setup           Install the toolchains and programs that the other verbs need, and say why
   ebpf            Build the kernel side
   ci              Everything that must pass before a change goes in: test, format, lints, licences
@@ -46,6 +47,7 @@ enum Verb {
     Demo { by_inline: bool },
     Test(test::Options),
     BenchCapture(bench::Options),
+    Install,
     Setup,
     Ebpf,
     Ci,
@@ -76,11 +78,12 @@ fn parse() -> Result<Verb> {
             Some(Value(what)) if what == "capture" => Verb::BenchCapture(bench::Options::default()),
             _ => bail!("bench what? There is: bench capture"),
         },
+        "install" => Verb::Install,
         "setup" => Verb::Setup,
         "ebpf" => Verb::Ebpf,
         "ci" => Verb::Ci,
         "help" => return Ok(Verb::Help),
-        other => bail!("no verb `{other}`; there are: demo, test, bench capture, setup, ebpf, ci"),
+        other => bail!("no verb `{other}`; there are: demo, test, bench capture, install, setup, ebpf, ci"),
     };
     while let Some(argument) = parser.next()? {
         match (&mut verb, argument) {
@@ -110,6 +113,11 @@ fn run(verb: Verb) -> Result<()> {
         Verb::Demo { by_inline } => demo::run(by_inline),
         Verb::Test(options) => test::run(&options),
         Verb::BenchCapture(options) => bench::run(&options),
+        Verb::Install => {
+            setup::run()?;
+            ebpf::run()?;
+            workspace::install()
+        }
         Verb::Setup => {
             setup::run()?;
             provision::everything()

@@ -129,7 +129,7 @@ fn packages() -> Result<()> {
     provision::install(&names).with_context(|| {
         format!(
             "{} cannot be installed; Debian 12 and 13 have LLVM {LLVM} in their security \
-             updates, others at https://apt.llvm.org",
+             updates, other systems find it in LLVM's own package archive",
             names.join(", ")
         )
     })

@@ -59,6 +59,16 @@ pub fn build(profile: &str) -> Result<PathBuf> {
     Ok(place)
 }
 
+/// Puts `stoa-gateway`, with the kernel side in it, and `stoactl` where cargo keeps programs.
+pub fn install() -> Result<()> {
+    for package in ["agent/gateway", "agent/stoactl"] {
+        let mut command = cargo();
+        run(command.args(["install", "--quiet", "--locked", "--force", "--path", package]))?;
+    }
+    println!("installed stoa-gateway and stoactl");
+    Ok(())
+}
+
 /// Runs a command in the foreground; its output is ours.
 pub fn run(command: &mut Command) -> Result<()> {
     let status = command

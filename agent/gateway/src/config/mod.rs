@@ -282,7 +282,7 @@ impl Values {
             nice: self
                 .read("nice", |t| parse_number(t, 0, 19))?
                 .and_then(|n| i32::try_from(n).ok())
-                .unwrap_or(10),
+                .unwrap_or(19),
             log_level: self
                 .read("log-level", parse_log_level)?
                 .unwrap_or_else(|| "info".to_owned()),
