@@ -90,8 +90,11 @@ fn count(schema: &Schema, name: &str, found: &mut BTreeMap<String, Shared>) {
     }
 }
 
-/// Names and types, so that what differs by chance of sampling (required, formats) does not
-/// part what is one.
+/// Samples from which formats and nulls are no chance of sampling.
+const MIN_SAMPLES: u64 = 10;
+
+/// Names and types; and, where samples are many, formats and whether it may be null. What differs
+/// by chance of sampling does not part what is one.
 fn signature(schema: &Schema) -> String {
     let mut out = String::new();
     sign(schema, &mut out);
@@ -107,6 +110,11 @@ fn sign(schema: &Schema, out: &mut String) {
         if types.has(bit) {
             out.push(letter);
         }
+    }
+    if schema.samples >= MIN_SAMPLES {
+        // One width of integers says no more than the other.
+        out.push_str(schema.format.filter(|f| !f.starts_with("int")).unwrap_or_default());
+        out.push(if schema.types.has(Types::NULL) { '?' } else { '!' });
     }
     if let Some(items) = &schema.items {
         out.push('[');

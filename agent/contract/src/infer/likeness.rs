@@ -4,28 +4,103 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     knowledge::{
-        endpoint::BodyStats,
-        kept::{Key, Kind},
+        detail::Detail,
+        endpoint::MethodStats,
+        features,
+        kept::Kind,
         paths::PathNode,
         schema::SchemaStats,
-        token::mix,
+        sketch::Sketch,
+        token::{mix, spread},
     },
     observation::Method,
 };
 
-/// What a place does, as sets of features.
+/// Features with the share of exchanges that showed them. All up to `known_to` are there.
+#[derive(Clone, Debug)]
+pub(crate) struct Features {
+    counts: BTreeMap<u64, f64>,
+    known_to: u64,
+    samples: f64,
+}
+
+impl Default for Features {
+    fn default() -> Self {
+        Self { counts: BTreeMap::new(), known_to: u64::MAX, samples: 0.0 }
+    }
+}
+
+impl Features {
+    fn add<const K: usize>(&mut self, sketch: &Sketch<K>, samples: u64) {
+        for (hash, count) in sketch.iter() {
+            *self.counts.entry(hash).or_default() += f64::from(count);
+        }
+        self.known_to = self.known_to.min(sketch.known_to());
+        self.samples += samples as f64;
+    }
+
+    fn absorb(&mut self, other: &Self) {
+        for (hash, count) in &other.counts {
+            *self.counts.entry(*hash).or_default() += count;
+        }
+        self.known_to = self.known_to.min(other.known_to);
+        self.samples += other.samples;
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.counts.is_empty()
+    }
+
+    /// Sizes of both and of what they share, as far as both are known.
+    fn overlap(&self, other: &Self) -> (f64, f64, f64) {
+        let known_to = self.known_to.min(other.known_to);
+        let size = |own: &Self| own.counts.range(..=known_to).count() as f64;
+        let shared =
+            self.counts.range(..=known_to).filter(|(h, _)| other.counts.contains_key(h)).count();
+        (size(self), size(other), shared as f64)
+    }
+
+    pub fn jaccard(&self, other: &Self) -> f64 {
+        let (a, b, shared) = self.overlap(other);
+        if a + b == 0.0 { 0.0 } else { shared / (a + b - shared) }
+    }
+
+    /// How many features this one's exchanges show so regularly that the other's would have to
+    /// show them too, were they of one operation, and do not; and how many are regular.
+    fn apart(&self, other: &Self) -> (usize, usize) {
+        let (mut apart, mut regular) = (0, 0);
+        for (hash, count) in self.counts.range(..=other.known_to) {
+            // By one exchange less than seen: a few samples are not yet a rule.
+            let rate = (count / (self.samples + 1.0)).min(0.95);
+            if rate >= 0.5 && (1.0 - rate).powf(other.samples) < 0.001 {
+                regular += 1;
+                apart += usize::from(!other.counts.contains_key(hash));
+            }
+        }
+        (apart, regular)
+    }
+}
+
+/// Answers of which half or more are JSON on one side, and none on the other.
+const MIN_ANSWERS: u64 = 8;
+
+/// What a place does.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Behaviour {
     /// Key paths of successful JSON responses, and of request bodies, by method.
-    responses: BTreeMap<Method, BTreeSet<u64>>,
-    requests: BTreeMap<Method, BTreeSet<u64>>,
+    responses: BTreeMap<Method, Features>,
+    requests: BTreeMap<Method, Features>,
+    /// Names of query parameters.
+    queries: BTreeMap<Method, Features>,
+    /// Answers, and those of them that are JSON.
+    answers: BTreeMap<Method, (u64, u64)>,
     methods: BTreeSet<Method>,
     media: BTreeSet<u64>,
     /// What is called below: paths with their methods. Words are kept and anything else is one,
     /// for it may be a value; paths without a word say nothing.
     routes: BTreeSet<u64>,
     /// Key paths of what the children answer, all together.
-    below: BTreeSet<u64>,
+    below: BTreeMap<Method, Features>,
 }
 
 /// The answer of a comparison.
@@ -37,61 +112,76 @@ pub(crate) struct Likeness {
     pub is_informed: bool,
 }
 
-const MAX_DEPTH: u32 = 5;
-
 impl Behaviour {
     pub fn of(node: &PathNode) -> Self {
         let mut own = Self::default();
         for (method, stats) in &node.methods {
             own.methods.insert(*method);
-            for (status, response) in &stats.responses {
-                if (200..300).contains(status) {
-                    collect_body(&response.body, own.responses.entry(*method).or_default());
-                    own.media.extend(
-                        response
-                            .body
-                            .media
-                            .keys()
-                            .map(|m| mix(*method as u64, m.as_ref().map_or("", |m| m.as_str()))),
-                    );
-                }
-            }
-            collect_body(&stats.request, own.requests.entry(*method).or_default());
+            own.responses.entry(*method).or_default().add(&stats.answered, stats.keyed_answers);
+            own.requests.entry(*method).or_default().add(&stats.asked, stats.keyed_requests);
+            own.queries.insert(*method, queries(stats));
+            own.answers.insert(*method, (stats.answers, stats.json_answers));
+            own.media.extend(stats.media.iter().map(|(m, _)| spread(m ^ *method as u64)));
         }
         collect_routes(node, 1, false, 0, &mut own.routes);
-        for (_, child) in node.children.iter() {
-            own.collect_below(&child.node);
-        }
-        if let Some(overflow) = node.children.overflow() {
-            own.collect_below(&overflow.node);
+        let overflow = node.children.overflow();
+        for child in node.children.iter().map(|(_, c)| c).chain(overflow) {
+            for (method, stats) in &child.node.methods {
+                own.below.entry(*method).or_default().add(&stats.answered, stats.keyed_answers);
+            }
         }
         own
     }
 
-    fn collect_below(&mut self, child: &PathNode) {
-        for (method, stats) in &child.methods {
-            let mut paths = BTreeSet::new();
-            for (status, response) in &stats.responses {
-                if (200..300).contains(status) {
-                    collect_body(&response.body, &mut paths);
-                }
-            }
-            self.below.extend(paths.into_iter().map(|p| mix(p, "below") ^ *method as u64));
-        }
-    }
-
     pub fn absorb(&mut self, other: &Self) {
-        for (own, theirs) in
-            [(&mut self.responses, &other.responses), (&mut self.requests, &other.requests)]
-        {
-            for (method, paths) in theirs {
-                own.entry(*method).or_default().extend(paths);
+        for (own, theirs) in [
+            (&mut self.responses, &other.responses),
+            (&mut self.requests, &other.requests),
+            (&mut self.queries, &other.queries),
+            (&mut self.below, &other.below),
+        ] {
+            for (method, features) in theirs {
+                own.entry(*method).or_default().absorb(features);
             }
+        }
+        for (method, (answers, json)) in &other.answers {
+            let own = self.answers.entry(*method).or_default();
+            *own = (own.0 + answers, own.1 + json);
         }
         self.methods.extend(&other.methods);
         self.media.extend(&other.media);
         self.routes.extend(&other.routes);
-        self.below.extend(&other.below);
+    }
+
+    /// Whether these cannot well be two samples of one operation: what most exchanges of one show,
+    /// none of the other's does. One value's answers may all lack the same, so that keys count
+    /// only where they are many; a parameter of the query belongs to the operation.
+    pub fn is_apart(&self, other: &Self) -> bool {
+        let both = |a: &BTreeMap<Method, Features>, b: &BTreeMap<Method, Features>| {
+            let mut sum = (0, 0);
+            for (method, own) in a {
+                if let Some(theirs) = b.get(method) {
+                    for (apart, regular) in [own.apart(theirs), theirs.apart(own)] {
+                        sum = (sum.0 + apart, sum.1 + regular);
+                    }
+                }
+            }
+            sum
+        };
+        let bodies = [(&self.responses, &other.responses), (&self.requests, &other.requests)];
+        bodies.into_iter().any(|(a, b)| {
+            let (apart, regular) = both(a, b);
+            apart >= 2 && apart * 3 >= regular
+        }) || both(&self.queries, &other.queries).0 > 0
+            || self.answers.iter().any(|(method, (answers, json))| {
+                let (their_answers, their_json) =
+                    other.answers.get(method).copied().unwrap_or_default();
+                let is_apart = |json: u64, all: u64, none: u64| none == 0 && json * 2 >= all;
+                *answers >= MIN_ANSWERS
+                    && their_answers >= MIN_ANSWERS
+                    && (is_apart(*json, *answers, their_json)
+                        || is_apart(their_json, their_answers, *json))
+            })
     }
 
     /// Compares what both show; what only one was seen doing is weak evidence of a difference.
@@ -99,14 +189,13 @@ impl Behaviour {
         let mut weight = 0.0;
         let mut sum = 0.0;
         let mut is_informed = false;
-        let mut compare = |a: &BTreeSet<u64>, b: &BTreeSet<u64>, w: f64| {
-            if !a.is_empty() && !b.is_empty() {
+        let mut compare = |a: &Features, b: &Features, w: f64| {
+            let (x, y, shared) = a.overlap(b);
+            if x > 0.0 && y > 0.0 {
                 weight += w;
                 // Members that may be absent part few samples of one schema: half of the degree
                 // is by the one that shows less.
-                let least = a.len().min(b.len()) as f64;
-                let contained = a.intersection(b).count() as f64 / least;
-                sum += w * 0.5 * (jaccard(a, b) + contained);
+                sum += w * 0.5 * (shared / (x + y - shared) + shared / x.min(y));
                 is_informed = true;
             }
         };
@@ -122,15 +211,27 @@ impl Behaviour {
         }
         // Of two resources of a kind, few exchanges show each another part of what is below:
         // what is shared is held against the one that shows less.
-        for (a, b, w) in [(&self.routes, &other.routes, 1.5), (&self.below, &other.below, 1.0)] {
-            if !a.is_empty() && !b.is_empty() {
-                let shared = a.intersection(b).count() as f64;
-                // Three routes in common are seldom chance.
-                let w = if shared >= 3.0 { 3.0 * w } else { w };
-                weight += w;
-                sum += w * shared / a.len().min(b.len()) as f64;
-                is_informed = true;
-            }
+        let mut contain = |least: f64, shared: f64, w: f64| {
+            // Three routes in common are seldom chance.
+            let w = if shared >= 3.0 { 3.0 * w } else { w };
+            weight += w;
+            sum += w * shared / least;
+            is_informed = true;
+        };
+        let (a, b) = (&self.routes, &other.routes);
+        if !a.is_empty() && !b.is_empty() {
+            contain(a.len().min(b.len()) as f64, a.intersection(b).count() as f64, 1.5);
+        }
+        let (mut least, mut shared) = ((0.0, 0.0), 0.0);
+        for method in self.below.keys().chain(other.below.keys()).collect::<BTreeSet<_>>() {
+            let (a, b) = (self.below.get(method), other.below.get(method));
+            let none = Features::default();
+            let (x, y, z) = a.unwrap_or(&none).overlap(b.unwrap_or(&none));
+            least = (least.0 + x, least.1 + y);
+            shared += z;
+        }
+        if least.0 > 0.0 && least.1 > 0.0 {
+            contain(f64::min(least.0, least.1), shared, 1.0);
         }
         let structural = [(&self.responses, &other.responses), (&self.requests, &other.requests)];
         // One answers JSON and the other, by the same method, does not.
@@ -158,7 +259,11 @@ impl Behaviour {
         Likeness { degree: sum / weight, is_informed }
     }
 
-    pub fn answers(&self, method: Method) -> Option<&BTreeSet<u64>> {
+    pub fn routes(&self) -> &BTreeSet<u64> {
+        &self.routes
+    }
+
+    pub fn answers(&self, method: Method) -> Option<&Features> {
         self.responses.get(&method).filter(|s| !s.is_empty())
     }
 
@@ -167,37 +272,30 @@ impl Behaviour {
     }
 }
 
-pub(crate) fn jaccard(a: &BTreeSet<u64>, b: &BTreeSet<u64>) -> f64 {
-    let shared = a.intersection(b).count() as f64;
-    let all = (a.len() + b.len()) as f64 - shared;
-    if all == 0.0 { 0.0 } else { shared / all }
-}
-
-fn collect_body(body: &BodyStats, into: &mut BTreeSet<u64>) {
-    for media in body.media.values() {
-        if media.schema.count > 0 {
-            collect(&media.schema, 1, 0, into);
-        }
+fn queries(stats: &MethodStats) -> Features {
+    let mut queries = Features { samples: stats.success as f64, ..Features::default() };
+    for (key, field) in stats.query.fields.iter() {
+        queries.counts.insert(key.hash, field.present as f64);
     }
+    queries
 }
 
-/// Hashes of the key paths of a schema, with the types of its scalars left out: they vary.
-fn collect(schema: &SchemaStats, path: u64, depth: u32, into: &mut BTreeSet<u64>) {
-    if depth > MAX_DEPTH {
+/// The key paths of a schema, as [`features::collect`] would visit them.
+fn collect(schema: &SchemaStats, path: u64, depth: u32, into: &mut Features) {
+    if depth > features::MAX_DEPTH {
         return;
     }
     if let Some(array) = &schema.arrays {
-        let path = mix(path, "[]");
-        into.insert(path);
+        let path = features::item(path);
+        into.counts.insert(features::feature(path, depth), 1.0);
         if let Some(items) = &array.items {
-            collect(&items.0, path, depth + 1, into);
+            collect(&items.0, path, depth, into);
         }
     }
     if let Some(object) = &schema.objects {
-        let path = mix(path, "{}");
         for (key, member) in object.members.iter() {
-            let path = mix(path ^ name_of(key), ".");
-            into.insert(path);
+            let path = features::member(path, key.kind, key.hash);
+            into.counts.insert(features::feature(path, depth), 1.0);
             collect(&member.schema, path, depth + 1, into);
         }
     }
@@ -228,16 +326,11 @@ fn collect_routes(
     }
 }
 
-fn name_of(key: &Key) -> u64 {
-    if key.kind == Kind::Class { 7 } else { key.hash }
-}
-
 /// The key paths of the items of lists that a place answers to GET, where an item would be the
 /// answer for one of its children: of the top-level array, or of arrays in the top-level object.
-pub(crate) fn items_listed(node: &PathNode) -> Vec<BTreeSet<u64>> {
+pub(crate) fn items_listed(detail: &Detail) -> Vec<Features> {
     let mut found = Vec::new();
-    let Some(stats) = node.methods.get(&Method::Get) else { return found };
-    for (status, response) in &stats.responses {
+    for (status, response) in &detail.responses {
         if !(200..300).contains(status) {
             continue;
         }
@@ -246,8 +339,8 @@ pub(crate) fn items_listed(node: &PathNode) -> Vec<BTreeSet<u64>> {
                 if let Some(items) = schema.arrays.as_ref().and_then(|a| a.items.as_ref())
                     && items.0.objects.is_some()
                 {
-                    let mut paths = BTreeSet::new();
-                    collect(&items.0, 1, 0, &mut paths);
+                    let mut paths = Features::default();
+                    collect(&items.0, features::ROOT, 0, &mut paths);
                     found.push(paths);
                 }
             };

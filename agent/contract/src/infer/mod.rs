@@ -9,7 +9,7 @@ mod names;
 mod operation;
 mod schema;
 mod security;
-mod templates;
+pub(crate) mod templates;
 
 #[cfg(test)]
 mod tests;
@@ -40,18 +40,19 @@ impl Default for InferOptions {
 /// Decides a contract from statistics. The same knowledge gives the same contract.
 pub fn infer(knowledge: &ServiceKnowledge, options: &InferOptions) -> Contract {
     let stats = &knowledge.stats;
-    let decided = templates::decide(&stats.paths, &stats.misses);
+    let decided = templates::decide(stats);
     let mut schemes = security::Schemes::default();
     let mut taken_ids = BTreeSet::new();
     let mut operations = Vec::new();
     for place in &decided.places {
         let template = operation::Template::of(place, options);
-        for (method, stats) in &place.methods {
-            if operation::is_operation(*method, stats, place) {
+        for (method, endpoint) in &place.methods {
+            let detail = endpoint.detail(stats);
+            if operation::is_operation(*method, &detail, place) {
                 operations.push(operation::build(
                     &template,
                     *method,
-                    stats,
+                    (&endpoint.stats, &detail),
                     &mut schemes,
                     &mut taken_ids,
                     options,
@@ -62,7 +63,7 @@ pub fn infer(knowledge: &ServiceKnowledge, options: &InferOptions) -> Contract {
     operations.sort_by(|a, b| (&a.template, a.method).cmp(&(&b.template, b.method)));
     let components = components::share(&mut operations);
     let mut servers: Vec<(u64, String)> =
-        stats.origins.iter().map(|(o, n)| (*n, o.as_str().to_owned())).collect();
+        stats.origins.iter().map(|(o, n)| (n, o.as_str().to_owned())).collect();
     servers.sort_by(|a, b| b.0.cmp(&a.0).then_with(|| a.1.cmp(&b.1)));
     Contract {
         service: options.service.clone(),
@@ -80,7 +81,7 @@ pub fn infer(knowledge: &ServiceKnowledge, options: &InferOptions) -> Contract {
             unmatched: decided.unmatched,
             withheld: decided.withheld,
             undecided: decided.undecided,
-            coarseness: stats.level,
+            coarseness: stats.level.max(stats.detail_level),
             personal: stats.personal.clone(),
         },
         provenance: Provenance {

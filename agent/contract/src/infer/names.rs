@@ -24,6 +24,64 @@ pub(crate) fn is_version(text: &str) -> bool {
     matches!(chars.next(), Some('v' | 'V')) && chars.next().is_some_and(|c| c.is_ascii_digit())
 }
 
+const VERBS: [&str; 44] = [
+    "ack",
+    "accept",
+    "activate",
+    "add",
+    "approve",
+    "authenticate",
+    "authorize",
+    "by",
+    "cancel",
+    "change",
+    "check",
+    "clear",
+    "confirm",
+    "copy",
+    "count",
+    "create",
+    "delete",
+    "disable",
+    "enable",
+    "export",
+    "fetch",
+    "find",
+    "generate",
+    "get",
+    "import",
+    "init",
+    "list",
+    "lookup",
+    "move",
+    "notify",
+    "query",
+    "refresh",
+    "remove",
+    "reset",
+    "resolve",
+    "search",
+    "send",
+    "set",
+    "sync",
+    "update",
+    "upload",
+    "validate",
+    "verify",
+    "download",
+];
+
+/// A verb, or a name that begins with one, or one in camelCase: what programs call things.
+pub(crate) fn is_command(text: &str) -> bool {
+    let joint = text.find(|c: char| !c.is_ascii_lowercase()).unwrap_or(text.len());
+    let (first, rest) = text.split_at(joint);
+    let mut rest = rest.chars();
+    let is_camel = !first.is_empty()
+        && rest.next().is_some_and(|c| c.is_ascii_uppercase())
+        && rest.next().is_some_and(|c| c.is_ascii_lowercase());
+    is_camel || VERBS.contains(&first.to_ascii_lowercase().as_str())
+}
+
 const UNCOUNTABLE: [&str; 14] = [
     "news", "status", "address", "access", "process", "progress", "series", "species", "analysis",
     "dns", "https", "business", "class", "settings",

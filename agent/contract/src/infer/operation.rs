@@ -9,7 +9,12 @@ use super::{
     templates::{self, Segment, Variable},
 };
 use crate::{
-    knowledge::endpoint::{BodyStats, Field, FieldSet, MethodStats},
+    knowledge::{
+        body::BodyStats,
+        counts::Counts,
+        detail::{Detail, ResponseStats},
+        endpoint::{Field, FieldSet, MethodStats},
+    },
     observation::{Formats, Method},
 };
 
@@ -126,15 +131,15 @@ pub(crate) fn method_name(method: Method) -> &'static str {
 
 /// `HEAD` beside `GET` says nothing new; `OPTIONS` is an operation only where it answers
 /// something of its own.
-pub(crate) fn is_operation(method: Method, stats: &MethodStats, place: &templates::Place) -> bool {
+pub(crate) fn is_operation(method: Method, detail: &Detail, place: &templates::Place) -> bool {
     match method {
         Method::Get | Method::Post | Method::Put | Method::Patch | Method::Delete => true,
         Method::Head => !place.methods.contains_key(&Method::Get),
-        Method::Options => stats.responses.iter().any(|(status, response)| {
+        Method::Options => detail.responses.iter().any(|(status, response)| {
             (200..300).contains(status)
                 && response.body.media.values().any(|m| m.json + m.json_lines > 0)
         }),
-        Method::Trace => stats.responses.keys().any(|s| (200..300).contains(s)),
+        Method::Trace => detail.responses.keys().any(|s| (200..300).contains(s)),
         Method::Connect | Method::Other => false,
     }
 }
@@ -142,21 +147,21 @@ pub(crate) fn is_operation(method: Method, stats: &MethodStats, place: &template
 pub(crate) fn build(
     template: &Template,
     method: Method,
-    stats: &MethodStats,
+    (stats, detail): (&MethodStats, &Detail),
     schemes: &mut Schemes,
     taken_ids: &mut BTreeSet<String>,
     options: &InferOptions,
 ) -> Operation {
     let mut parameters = template.parameters.clone();
-    for (place, set) in [
-        (Place::Query, &stats.query),
-        (Place::Header, &stats.headers),
-        (Place::Cookie, &stats.cookies),
+    for (place, set, calls) in [
+        (Place::Query, &stats.query, stats.success),
+        (Place::Header, &detail.headers, detail.success),
+        (Place::Cookie, &detail.cookies, detail.success),
     ] {
-        parameters.extend(fields(place, set, stats.success, options));
+        parameters.extend(fields(place, set, calls, options));
     }
-    let responses = responses(stats, options);
-    let is_list = stats.responses.iter().any(|(status, response)| {
+    let responses = responses(stats, detail, options);
+    let is_list = detail.responses.iter().any(|(status, response)| {
         (200..300).contains(status)
             && response.body.media.values().any(|m| m.schema.arrays.is_some() && m.json > 0)
     });
@@ -177,13 +182,13 @@ pub(crate) fn build(
         summary: format!("{} {}", name.to_uppercase(), template.text),
         notes: notes(template, stats),
         parameters,
-        request_body: request_body(stats, options),
+        request_body: request_body(&detail.request, options),
         responses,
         security: schemes.security(&stats.credentials, stats.success),
         confidence: confidence::operation(&provenance, template.certainty),
         provenance,
         template_certainty: template.certainty,
-        latency: latency(&stats.latency),
+        latency: latency(&detail.latency),
     }
 }
 
@@ -250,13 +255,12 @@ fn parameter(
     }
 }
 
-fn request_body(stats: &MethodStats, options: &InferOptions) -> Option<RequestBody> {
-    let content = content(&stats.request, options);
+fn request_body(request: &BodyStats, options: &InferOptions) -> Option<RequestBody> {
+    let content = content(request, options);
     if content.is_empty() {
         return None;
     }
-    let is_required =
-        stats.request.empty == 0 && stats.request.count >= options.min_required_samples;
+    let is_required = request.empty == 0 && request.count >= options.min_required_samples;
     Some(RequestBody { is_required, content })
 }
 
@@ -275,12 +279,18 @@ fn content(body: &BodyStats, options: &InferOptions) -> BTreeMap<String, Media> 
     content
 }
 
-fn responses(stats: &MethodStats, options: &InferOptions) -> BTreeMap<u16, Response> {
+fn responses(
+    stats: &MethodStats,
+    detail: &Detail,
+    options: &InferOptions,
+) -> BTreeMap<u16, Response> {
+    let none = ResponseStats::default();
     stats
-        .responses
+        .statuses
         .iter()
         .filter(|(status, _)| **status >= 100)
-        .map(|(status, response)| {
+        .map(|(status, samples)| {
+            let response = detail.responses.get(status).unwrap_or(&none);
             let headers = response
                 .headers
                 .fields
@@ -292,18 +302,18 @@ fn responses(stats: &MethodStats, options: &InferOptions) -> BTreeMap<u16, Respo
                 })
                 .collect();
             let content = content(&response.body, options);
-            (*status, Response { samples: response.count, headers, content })
+            (*status, Response { samples, headers, content })
         })
         .collect()
 }
 
-fn latency(bits: &BTreeMap<u8, u64>) -> Option<Latency> {
-    let total: u64 = bits.values().sum();
+fn latency(bits: &Counts<u8>) -> Option<Latency> {
+    let total = bits.total();
     let quantile = |per_cent: u64| {
         let mut below = 0;
         bits.iter()
             .find(|(_, n)| {
-                below += **n;
+                below += *n;
                 below * 100 >= total * per_cent
             })
             .map(|(bits, _)| 1u64.checked_shl(u32::from(*bits)).unwrap_or(u64::MAX))

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use super::{InferOptions, Schema, Types, templates::UNBOUNDED};
 use crate::{
     knowledge::{
-        endpoint::MediaStats,
+        body::MediaStats,
+        counts::Counts,
         kept::Kind,
         schema::{MemberStats, ObjectStats, SchemaStats},
         token::TokenStats,
@@ -173,12 +174,12 @@ fn string_format(values: &ValueStats) -> Option<&'static str> {
 /// class.
 fn enumeration(
     distinct: &Distinct,
-    personal: &BTreeMap<Personal, u64>,
+    personal: &Counts<Personal>,
     options: &InferOptions,
 ) -> Vec<String> {
     let listed = distinct.listed();
     let is_few = (2..=MAX_ENUM).contains(&listed.len())
-        && listed.len() as u64 * 5 <= distinct.count
+        && listed.len() as u64 * 4 <= distinct.count
         && distinct.count >= options.min_enum_samples;
     if !is_few || !personal.is_empty() || !distinct.is_saturated() {
         return Vec::new();
@@ -198,8 +199,8 @@ pub(crate) fn of_values(values: &ValueStats, options: &InferOptions) -> Schema {
     schema.personal = values
         .personal
         .iter()
-        .filter(|(_, n)| **n * 10 >= values.count)
-        .max_by_key(|(class, n)| (**n, std::cmp::Reverse(**class)))
+        .filter(|(_, n)| *n * 10 >= values.count)
+        .max_by_key(|(class, n)| (*n, std::cmp::Reverse(**class)))
         .map(|(class, _)| *class);
     if formats.contains(Formats::INTEGER) {
         schema.types = Types::INTEGER;

@@ -19,12 +19,12 @@ impl Schemes {
     pub fn security(&mut self, stats: &CredentialStats, success: u64) -> Security {
         let mut security = Security::default();
         let mut carried_by_all = true;
-        for (credential, count) in &stats.accepted {
+        for (credential, count) in stats.accepted.iter() {
             if count * MIN_SHARE < success {
                 continue;
             }
             let name = self.name(credential);
-            carried_by_all &= *count == success;
+            carried_by_all &= count == success;
             if !security.schemes.contains(&name) {
                 security.schemes.push(name);
             }

@@ -10,11 +10,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    likeness::{Behaviour, items_listed, jaccard},
+    likeness::{Behaviour, Features, items_listed},
     names,
 };
 use crate::{
     knowledge::{
+        ServiceStats,
+        counts::Counts,
+        detail::Detail,
         endpoint::MethodStats,
         kept::{Bounds, Key},
         paths::{Child, PathNode},
@@ -25,7 +28,8 @@ use crate::{
 };
 
 /// Combining for rendering gives nothing up.
-pub(crate) const UNBOUNDED: Bounds = Bounds { words: usize::MAX, others: usize::MAX, level: 0 };
+pub(crate) const UNBOUNDED: Bounds =
+    Bounds { words: usize::MAX, others: usize::MAX, level: 0, depth: u32::MAX };
 
 #[derive(Clone, Debug)]
 pub(crate) enum Segment {
@@ -51,7 +55,25 @@ pub(crate) struct Place {
     /// The least certain decision on the way.
     pub certainty: f64,
     pub has_trailing_slash: bool,
-    pub methods: BTreeMap<Method, MethodStats>,
+    pub methods: BTreeMap<Method, Endpoint>,
+}
+
+/// What is known of one method at a place.
+#[derive(Clone, Debug)]
+pub(crate) struct Endpoint {
+    pub stats: MethodStats,
+    /// Where the details of its failures are.
+    misses: Counts<u64>,
+}
+
+impl Endpoint {
+    /// Of the statuses of this place only.
+    pub fn detail(&self, known: &ServiceStats) -> Detail {
+        let mut detail = known.details.of(&self.stats.details, UNBOUNDED);
+        detail.combine(&known.miss_details.of(&self.misses, UNBOUNDED), UNBOUNDED);
+        detail.responses.retain(|status, _| self.stats.statuses.get(status) > 0);
+        detail
+    }
 }
 
 #[derive(Clone, Debug, Default)]
@@ -62,13 +84,14 @@ pub(crate) struct Decided {
     pub undecided: u64,
 }
 
-pub(crate) fn decide(paths: &PathNode, misses: &PathNode) -> Decided {
+pub(crate) fn decide(stats: &ServiceStats) -> Decided {
     let mut decided = Decided::default();
-    walk(paths, misses, &mut Vec::new(), 1.0, &mut decided);
+    walk(stats, &stats.paths, &stats.misses, &mut Vec::new(), 1.0, &mut decided);
     decided
 }
 
 fn walk(
+    known: &ServiceStats,
     node: &PathNode,
     misses: &PathNode,
     prefix: &mut Vec<Segment>,
@@ -76,7 +99,7 @@ fn walk(
     decided: &mut Decided,
 ) {
     settle_place(node, misses, prefix, certainty, decided);
-    let groups = group(node, prefix, decided);
+    let groups = group(known, node, prefix, decided);
     let mut below: Vec<PathNode> = groups.iter().map(|_| PathNode::default()).collect();
     for (key, child) in misses.children.iter() {
         let suffix = child.suffix.as_ref().map_or("", |s| s.as_str());
@@ -102,7 +125,7 @@ fn walk(
     }
     for (group, misses) in groups.into_iter().zip(below) {
         prefix.push(group.segment);
-        walk(&group.node, &misses, prefix, certainty.min(group.certainty), decided);
+        walk(known, &group.node, &misses, prefix, certainty.min(group.certainty), decided);
         prefix.pop();
     }
 }
@@ -130,10 +153,15 @@ fn settle_place(
         .iter()
         .map(|(method, stats)| {
             let mut stats = (**stats).clone();
+            let mut misses_at = Counts::default();
             if let Some(failures) = misses.methods.get(method) {
+                misses_at = failures.details.clone();
+                // What succeeded and what failed is kept apart.
+                let own = stats.details.clone();
                 stats.combine(failures, UNBOUNDED);
+                stats.details = own;
             }
-            (*method, stats)
+            (*method, Endpoint { stats, misses: misses_at })
         })
         .collect();
     decided.places.push(Place {
@@ -160,7 +188,12 @@ struct Candidate<'a> {
     behaviour: Behaviour,
 }
 
-fn group(node: &PathNode, prefix: &[Segment], decided: &mut Decided) -> Vec<Group> {
+fn group(
+    known: &ServiceStats,
+    node: &PathNode,
+    prefix: &[Segment],
+    decided: &mut Decided,
+) -> Vec<Group> {
     let mut suffixes: BTreeMap<&str, Vec<Candidate<'_>>> = BTreeMap::new();
     for (key, child) in node.children.iter() {
         let suffix = child.suffix.as_ref().map_or("", |s| s.as_str());
@@ -170,7 +203,7 @@ fn group(node: &PathNode, prefix: &[Segment], decided: &mut Decided) -> Vec<Grou
     if node.children.overflow().is_some() {
         suffixes.entry("").or_default();
     }
-    let surroundings = Surroundings::of(node, prefix);
+    let surroundings = Surroundings::of(known, node, prefix);
     let mut groups = Vec::new();
     for (suffix, candidates) in suffixes {
         let overflow = node.children.overflow().filter(|_| suffix.is_empty());
@@ -222,11 +255,12 @@ struct Surroundings {
     is_resource_level: bool,
     follows_parameter: bool,
     follows_plural: bool,
-    items: Vec<BTreeSet<u64>>,
+    items: Vec<Features>,
 }
 
 impl Surroundings {
-    fn of(node: &PathNode, prefix: &[Segment]) -> Self {
+    fn of(known: &ServiceStats, node: &PathNode, prefix: &[Segment]) -> Self {
+        let listed = node.methods.get(&Method::Get);
         let last = prefix.last();
         Self {
             is_resource_level: prefix
@@ -234,7 +268,11 @@ impl Surroundings {
                 .all(|s| matches!(s, Segment::Static(text) if names::is_prefix(text))),
             follows_parameter: matches!(last, Some(Segment::Parameter(_))),
             follows_plural: matches!(last, Some(Segment::Static(t)) if names::is_plural(t)),
-            items: items_listed(node),
+            items: listed
+                .into_iter()
+                .flat_map(|get| get.details.iter().filter_map(|(key, _)| known.details.get(*key)))
+                .flat_map(items_listed)
+                .collect(),
         }
     }
 }
@@ -386,7 +424,8 @@ fn clusters(candidates: Vec<Candidate<'_>>) -> Vec<Vec<Candidate<'_>>> {
             let whole = union.likeness(&candidate.behaviour);
             let degree = seed.degree.max(whole.degree);
             let threshold = if seed.is_informed { 0.6 } else { 0.95 };
-            (degree >= threshold).then_some((union, members))
+            let is_like = degree >= threshold && !union.is_apart(&candidate.behaviour);
+            is_like.then_some((union, members))
         });
         match found {
             Some((union, members)) => {
@@ -415,6 +454,23 @@ fn is_singleton(text: &str) -> bool {
     )
 }
 
+/// Whether five or more of the resources below are below several members, and most members have
+/// two of them.
+fn have_resources(cluster: &[Candidate<'_>]) -> bool {
+    let mut counts: BTreeMap<u64, usize> = BTreeMap::new();
+    for route in cluster.iter().flat_map(|c| c.behaviour.routes()) {
+        *counts.entry(*route).or_default() += 1;
+    }
+    counts.retain(|_, members| *members > 1);
+    let shared = |c: &&Candidate<'_>| {
+        c.behaviour.routes().iter().filter(|r| counts.contains_key(r)).count() >= 2
+    };
+    counts.len() >= 5 && cluster.iter().filter(shared).count() * 2 > cluster.len()
+}
+
+/// More siblings than these are values even where no new one comes.
+const MAX_CLOSED: usize = 12;
+
 /// The evidence that a cluster is values rather than names, as a sum; positive: values.
 ///
 /// | evidence | weight |
@@ -425,10 +481,14 @@ fn is_singleton(text: &str) -> bool {
 /// | letters with digits among them | +1.5 |
 /// | resources are named here; after a parameter; after a plural | -2.5; -1; +1 |
 /// | behaves as the known values do (structure compared); as a word, very much so | +2.5; +5 |
-/// | behaves otherwise; calls methods they do not have | -2; -1 |
+/// | behaves otherwise; calls methods they do not have, often | -2; -1, -2 |
 /// | answers what the parent lists | +2 |
 /// | came from earlier responses; as a word or where resources are named | +2; +1 |
+/// | verbs, and names as programs have them (`list`, `getByName`) | -2.5 |
+/// | many exchanges show what none of the known values' do, or the reverse | -2 |
+/// | five or more of the same resources below most members; as words | +2.5; +1.5 |
 /// | n members: structure compared, not compared | log2 n, half of it |
+/// | the same, where all are seen often and none is new: words, others | 0, a quarter |
 /// | three or more words alike after a plural | +1.5 |
 /// | five or more members with two samples or fewer each | +1 |
 /// | more siblings than are told apart, and not words | +2 |
@@ -445,6 +505,8 @@ fn weigh(
     let words = share(&|t| t.is_word && !t.is_version);
     let versions = share(&|t| t.is_version);
     let is_wordy = words > 0.5;
+    let mut behaviour = Behaviour::default();
+    cluster.iter().for_each(|c| behaviour.absorb(&c.behaviour));
     let mut score = -0.5;
     score -= 2.5 * words;
     if cluster.len() < 4 {
@@ -457,6 +519,22 @@ fn weigh(
         score -= 2.0;
     }
     score -= 4.0 * share(&|t| t.text().is_some_and(is_singleton));
+    score -= 2.5 * share(&|t| t.text().is_some_and(names::is_command));
+    // Things of one kind have the same resources below them; operations seldom do.
+    let has_resources = !surroundings.is_resource_level && have_resources(cluster);
+    // Values keep coming; names are soon all there.
+    let is_listed = behaviour
+        .answers(Method::Get)
+        .is_some_and(|answer| surroundings.items.iter().any(|item| item.jaccard(answer) >= 0.5));
+    let produced = share(&|t| t.produced * 3 >= t.count);
+    let is_closed = known.is_none()
+        && !has_resources
+        && !is_listed
+        && produced < 0.5
+        && !has_overflow
+        && cluster.len() <= MAX_CLOSED
+        // What is seen often and yet has no text is no structure.
+        && cluster.iter().all(|c| c.child.token.count >= 5 && c.child.token.text().is_some());
     score += 1.5 * share(&|t| t.is_irregular && !t.is_word && !t.is_version);
     if surroundings.is_resource_level {
         score -= 2.5;
@@ -465,8 +543,6 @@ fn weigh(
     } else if surroundings.follows_plural {
         score += 1.0;
     }
-    let mut behaviour = Behaviour::default();
-    cluster.iter().for_each(|c| behaviour.absorb(&c.behaviour));
     if let Some(known) = known {
         let likeness = known.likeness(&behaviour);
         if likeness.is_informed && is_wordy && likeness.degree >= 0.6 {
@@ -477,24 +553,38 @@ fn weigh(
             score -= 2.0;
         }
         if !known.methods().is_empty() && !behaviour.methods().is_subset(known.methods()) {
-            score -= 1.0;
+            let others = behaviour.methods().difference(known.methods());
+            let calls: u64 = others
+                .flat_map(|m| cluster.iter().filter_map(|c| c.child.node.methods.get(m)))
+                .map(|stats| stats.count)
+                .sum();
+            score -= if calls >= 5 { 2.0 } else { 1.0 };
+        }
+        if known.is_apart(&behaviour) {
+            score -= 2.0;
         }
     }
-    if let Some(answer) = behaviour.answers(Method::Get)
-        && surroundings.items.iter().any(|item| jaccard(item, answer) >= 0.5)
-    {
+    if is_listed {
         score += 2.0;
     }
-    let produced = share(&|t| t.produced * 3 >= t.count);
     score += produced * if is_wordy || surroundings.is_resource_level { 1.0 } else { 2.0 };
     let is_informed = cluster.len() > 1
         && cluster
             .first()
             .zip(cluster.get(1))
             .is_some_and(|(a, b)| a.behaviour.likeness(&b.behaviour).is_informed);
-    score += n.log2() * if is_informed { 1.0 } else { 0.5 };
-    if is_informed && is_wordy && cluster.len() >= 3 && surroundings.follows_plural {
+    score += n.log2()
+        * match (is_closed, is_informed) {
+            (true, _) if is_wordy => 0.0,
+            (true, _) => 0.25,
+            (false, true) => 1.0,
+            (false, false) => 0.5,
+        };
+    if is_informed && is_wordy && cluster.len() >= 3 && surroundings.follows_plural && !is_closed {
         score += 1.5;
+    }
+    if has_resources {
+        score += if is_wordy { 1.5 } else { 2.5 };
     }
     if cluster.len() >= 5 && cluster.iter().all(|c| c.child.token.count <= 2) {
         score += 1.0;

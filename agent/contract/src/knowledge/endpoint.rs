@@ -1,16 +1,18 @@
-//! Statistics of one method at one place of the path trie.
-
-use std::collections::BTreeMap;
+//! Statistics of one method at one place of the path trie: what may differ between siblings that
+//! turn out to be values of one parameter is small here. What is large is shared in
+//! [`super::detail`].
 
 use serde::{Deserialize, Serialize};
 
 use super::{
+    counts::Counts,
+    features,
     kept::{Bounds, Kept, Part},
-    schema::{ObjectStats, SchemaStats, grow},
+    sketch::Sketch,
     token::{self, TokenStats},
-    value::{StoredText, ValueStats, add_counts},
+    value::{StoredText, ValueStats},
 };
-use crate::observation::{BodyShape, Content, Credential, Observation, Text, Token, Value};
+use crate::observation::{Credential, Observation, Text, Token, Value};
 
 /// Parameters of one place: query, headers or cookies.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -37,15 +39,15 @@ impl Part for Field {
     }
     fn coarsen(&mut self, _: Bounds) {}
     fn bytes(&self) -> usize {
-        self.name.bytes() + self.values.bytes() + 16
+        size_of::<Self>() + self.name.bytes() + self.values.bytes()
     }
 }
 
 impl FieldSet {
-    fn add(&mut self, fields: &[(Token, Value)], bounds: Bounds, grown: &mut usize) {
+    pub fn add(&mut self, fields: &[(Token, Value)], bounds: Bounds, grown: &mut usize) {
         for (at, (name, value)) in fields.iter().enumerate() {
             let key = token::key(name, None);
-            let field = self.fields.slot(key, bounds, Field::default, grown);
+            let field = self.fields.slot(key, bounds, grown);
             field.name.add(name);
             let before =
                 fields.get(..at).unwrap_or_default().iter().filter(|(n, _)| n.hash == name.hash);
@@ -57,165 +59,6 @@ impl FieldSet {
             field.values.add(value);
         }
     }
-}
-
-/// Which of the ways of structure a body of one media type takes.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub(crate) struct MediaStats {
-    pub count: u64,
-    pub truncated: u64,
-    /// Bodies that were JSON, JSON lines, forms, multipart; the rest has no structure.
-    pub json: u64,
-    pub json_lines: u64,
-    pub form: u64,
-    pub multipart: u64,
-    pub binary: u64,
-    pub malformed: u64,
-    pub schema: SchemaStats,
-    /// Fields of forms and multipart that carry files.
-    pub files: BTreeMap<u64, u64>,
-}
-
-/// Media types that are told apart, per body.
-const MAX_MEDIA: usize = 8;
-/// File fields that are told apart, per body.
-const MAX_FILES: usize = 32;
-
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub(crate) struct BodyStats {
-    pub count: u64,
-    pub empty: u64,
-    /// By media type; bodies that declared none are under `None`. The least names are kept.
-    pub media: BTreeMap<Option<StoredText>, MediaStats>,
-}
-
-impl BodyStats {
-    fn add(&mut self, body: &BodyShape, bounds: Bounds, grown: &mut usize) {
-        self.count += 1;
-        if matches!(body.content, Content::Empty) && body.length == 0 {
-            self.empty += 1;
-            return;
-        }
-        let media_type = StoredText::of(&body.media_type);
-        let media = self.media.entry(media_type).or_insert_with(grow(grown));
-        media.add(body, bounds, grown);
-        self.trim();
-    }
-
-    fn trim(&mut self) {
-        while self.media.len() > MAX_MEDIA {
-            self.media.pop_last();
-        }
-    }
-
-    fn combine(&mut self, other: &Self, bounds: Bounds) {
-        self.count += other.count;
-        self.empty += other.empty;
-        for (name, media) in &other.media {
-            self.media.entry(name.clone()).or_default().combine(media, bounds);
-        }
-        self.trim();
-    }
-
-    fn coarsen(&mut self, bounds: Bounds) {
-        self.media.values_mut().for_each(|m| m.schema.coarsen(bounds));
-    }
-
-    fn bytes(&self) -> usize {
-        self.media
-            .values()
-            .map(|m| size_of::<MediaStats>() + 64 + m.schema.bytes() + m.files.len() * 32)
-            .sum()
-    }
-}
-
-impl MediaStats {
-    fn add(&mut self, body: &BodyShape, bounds: Bounds, grown: &mut usize) {
-        self.count += 1;
-        self.truncated += u64::from(!body.is_whole);
-        match &body.content {
-            Content::Json(node) => {
-                self.json += 1;
-                self.schema.add(node, bounds, grown);
-            }
-            Content::JsonLines(nodes) => {
-                self.json_lines += 1;
-                nodes.iter().for_each(|n| self.schema.add(n, bounds, grown));
-            }
-            Content::Form { fields, is_whole } => {
-                self.form += 1;
-                let object = self.form_object(*is_whole, grown);
-                for (at, (name, value)) in fields.iter().enumerate() {
-                    let is_first = !fields
-                        .get(..at)
-                        .unwrap_or_default()
-                        .iter()
-                        .any(|(n, _)| n.hash == name.hash);
-                    object.add_member(name, *is_whole && is_first, bounds, grown, |s, g| {
-                        s.add_string(value, g);
-                    });
-                }
-            }
-            Content::Multipart { parts, is_whole } => {
-                self.multipart += 1;
-                for part in parts.iter().filter(|p| p.is_file) {
-                    *self.files.entry(token::key(&part.name, None).hash).or_default() += 1;
-                }
-                while self.files.len() > MAX_FILES {
-                    self.files.pop_last();
-                }
-                let object = self.form_object(*is_whole, grown);
-                for (at, part) in parts.iter().enumerate() {
-                    let is_first = !parts
-                        .get(..at)
-                        .unwrap_or_default()
-                        .iter()
-                        .any(|p| p.name.hash == part.name.hash);
-                    let is_closed = *is_whole && is_first;
-                    object.add_member(&part.name, is_closed, bounds, grown, |s, g| {
-                        match &part.value {
-                            Some(value) => s.add_string(value, g),
-                            None => s.count += 1,
-                        }
-                    });
-                }
-            }
-            Content::Binary => self.binary += 1,
-            Content::Malformed => self.malformed += 1,
-            Content::Empty | Content::Xml | Content::Text | Content::EventStream => {}
-        }
-    }
-
-    fn form_object(&mut self, is_whole: bool, grown: &mut usize) -> &mut ObjectStats {
-        self.schema.count += 1;
-        let object = self.schema.objects.get_or_insert_with(grow(grown));
-        object.count += 1;
-        object.closed += u64::from(is_whole);
-        object
-    }
-
-    fn combine(&mut self, other: &Self, bounds: Bounds) {
-        self.count += other.count;
-        self.truncated += other.truncated;
-        self.json += other.json;
-        self.json_lines += other.json_lines;
-        self.form += other.form;
-        self.multipart += other.multipart;
-        self.binary += other.binary;
-        self.malformed += other.malformed;
-        self.schema.combine(&other.schema, bounds);
-        add_counts(&mut self.files, &other.files);
-        while self.files.len() > MAX_FILES {
-            self.files.pop_last();
-        }
-    }
-}
-
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub(crate) struct ResponseStats {
-    pub count: u64,
-    pub headers: FieldSet,
-    pub body: BodyStats,
 }
 
 /// [`Credential`] at rest.
@@ -255,13 +98,13 @@ const MAX_CREDENTIALS: usize = 12;
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct CredentialStats {
     /// Successful exchanges that carried it.
-    pub accepted: BTreeMap<StoredCredential, u64>,
+    pub accepted: Counts<StoredCredential>,
     /// Successful exchanges that carried none.
     pub anonymous: u64,
     /// Answered 401 or 403 without any credential.
     pub refused_anonymous: u64,
     /// Answered 401 or 403 in spite of one.
-    pub refused: BTreeMap<StoredCredential, u64>,
+    pub refused: Counts<StoredCredential>,
 }
 
 impl CredentialStats {
@@ -284,14 +127,14 @@ impl CredentialStats {
             Outcome::Failure => return,
         };
         for credential in credentials {
-            *counts.entry(credential).or_default() += 1;
+            counts.add(credential, 1);
         }
         self.trim();
     }
 
     fn combine(&mut self, other: &Self) {
-        add_counts(&mut self.accepted, &other.accepted);
-        add_counts(&mut self.refused, &other.refused);
+        self.accepted.combine(&other.accepted);
+        self.refused.combine(&other.refused);
         self.anonymous += other.anonymous;
         self.refused_anonymous += other.refused_anonymous;
         self.trim();
@@ -299,9 +142,7 @@ impl CredentialStats {
 
     fn trim(&mut self) {
         for counts in [&mut self.accepted, &mut self.refused] {
-            while counts.len() > MAX_CREDENTIALS {
-                counts.pop_last();
-            }
+            counts.truncate(MAX_CREDENTIALS);
         }
     }
 }
@@ -327,6 +168,13 @@ impl Outcome {
     }
 }
 
+/// Of the answers that show structure, the key paths kept of one method at one place.
+const MAX_ANSWERED: usize = 32;
+const MAX_ASKED: usize = 20;
+const MAX_MEDIA: usize = 4;
+/// Shared details of one place; those of the least keys are kept.
+const MAX_DETAILS: usize = 32;
+
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct MethodStats {
     pub count: u64,
@@ -336,18 +184,26 @@ pub(crate) struct MethodStats {
     pub first_seen: u64,
     pub last_seen: u64,
     pub trailing_slash: u64,
-    /// Exchanges by the number of bits of their microseconds.
-    pub latency: BTreeMap<u8, u64>,
+    pub unanswered: u64,
     /// Of successful exchanges only: what a scanner sends is no parameter.
     pub query: FieldSet,
-    pub headers: FieldSet,
-    pub cookies: FieldSet,
     pub credentials: CredentialStats,
-    /// Of successful exchanges only.
-    pub request: BodyStats,
     /// By status; 0 stands for an invalid one.
-    pub responses: BTreeMap<u16, ResponseStats>,
-    pub unanswered: u64,
+    pub statuses: Counts<u16>,
+    /// Answers of the 2xx kind, and those of them that were JSON.
+    pub answers: u64,
+    pub json_answers: u64,
+    /// Those of the JSON answers that had a key.
+    pub keyed_answers: u64,
+    /// Successful exchanges whose request was JSON or a form, and had a key.
+    pub keyed_requests: u64,
+    /// Key paths of JSON answers of the 2xx kind, and of requests (see [`features`]).
+    pub answered: Sketch<MAX_ANSWERED>,
+    pub asked: Sketch<MAX_ASKED>,
+    /// Media types of answers of the 2xx kind, hashed.
+    pub media: Sketch<MAX_MEDIA>,
+    /// Where the details of these exchanges are counted.
+    pub details: Counts<u64>,
 }
 
 impl Default for MethodStats {
@@ -360,21 +216,31 @@ impl Default for MethodStats {
             first_seen: u64::MAX,
             last_seen: 0,
             trailing_slash: 0,
-            latency: BTreeMap::new(),
-            query: FieldSet::default(),
-            headers: FieldSet::default(),
-            cookies: FieldSet::default(),
-            credentials: CredentialStats::default(),
-            request: BodyStats::default(),
-            responses: BTreeMap::new(),
             unanswered: 0,
+            query: FieldSet::default(),
+            credentials: CredentialStats::default(),
+            statuses: Counts::default(),
+            answers: 0,
+            json_answers: 0,
+            keyed_answers: 0,
+            keyed_requests: 0,
+            answered: Sketch::default(),
+            asked: Sketch::default(),
+            media: Sketch::default(),
+            details: Counts::default(),
         }
     }
 }
 
 impl MethodStats {
-    pub fn add(&mut self, observation: &Observation, bounds: Bounds, grown: &mut usize) {
-        let outcome = Outcome::of(observation);
+    pub fn add(
+        &mut self,
+        observation: &Observation,
+        outcome: Outcome,
+        detail: u64,
+        bounds: Bounds,
+        grown: &mut usize,
+    ) {
         let is_success = outcome == Outcome::Success;
         self.count += 1;
         self.success += u64::from(is_success);
@@ -384,24 +250,26 @@ impl MethodStats {
         self.last_seen = self.last_seen.max(observation.at);
         self.trailing_slash += u64::from(observation.has_trailing_slash);
         self.credentials.add(observation, outcome);
+        self.details.add(detail, 1);
+        self.details.truncate(MAX_DETAILS);
         if is_success {
             self.query.add(&observation.query, bounds, grown);
-            self.headers.add(&observation.headers, bounds, grown);
-            self.cookies.add(&observation.cookies, bounds, grown);
-            self.request.add(&observation.request, bounds, grown);
+            let asked = &mut self.asked;
+            let keys = features::collect(&observation.request.content, &mut |f| asked.add(f, 1));
+            self.keyed_requests += u64::from(keys.is_some_and(|k| k > 0));
         }
-        match &observation.response {
-            Some(response) => {
-                let bits = u32::BITS - observation.latency_us.leading_zeros();
-                *self.latency.entry(bits as u8).or_default() += 1;
-                let status =
-                    if (100..=599).contains(&response.status) { response.status } else { 0 };
-                let stats = self.responses.entry(status).or_insert_with(grow(grown));
-                stats.count += 1;
-                stats.headers.add(&response.headers, bounds, grown);
-                stats.body.add(&response.body, bounds, grown);
-            }
-            None => self.unanswered += 1,
+        let Some(response) = &observation.response else {
+            self.unanswered += 1;
+            return;
+        };
+        self.statuses.add(status_of(response.status), 1);
+        if (200..300).contains(&response.status) {
+            self.answers += 1;
+            let answered = &mut self.answered;
+            let keys = features::collect(&response.body.content, &mut |f| answered.add(f, 1));
+            self.json_answers += u64::from(keys.is_some());
+            self.keyed_answers += u64::from(keys.is_some_and(|k| k > 0));
+            self.media.add(features::media(response.body.media_type.as_ref()), 1);
         }
     }
 
@@ -413,46 +281,45 @@ impl MethodStats {
         self.first_seen = self.first_seen.min(other.first_seen);
         self.last_seen = self.last_seen.max(other.last_seen);
         self.trailing_slash += other.trailing_slash;
-        add_counts(&mut self.latency, &other.latency);
-        self.query.fields.combine(&other.query.fields, bounds);
-        self.headers.fields.combine(&other.headers.fields, bounds);
-        self.cookies.fields.combine(&other.cookies.fields, bounds);
-        self.credentials.combine(&other.credentials);
-        self.request.combine(&other.request, bounds);
-        for (status, response) in &other.responses {
-            let own = self.responses.entry(*status).or_default();
-            own.count += response.count;
-            own.headers.fields.combine(&response.headers.fields, bounds);
-            own.body.combine(&response.body, bounds);
-        }
         self.unanswered += other.unanswered;
+        self.query.fields.combine(&other.query.fields, bounds);
+        self.credentials.combine(&other.credentials);
+        self.statuses.combine(&other.statuses);
+        self.answers += other.answers;
+        self.json_answers += other.json_answers;
+        self.keyed_answers += other.keyed_answers;
+        self.keyed_requests += other.keyed_requests;
+        self.answered.combine(&other.answered);
+        self.asked.combine(&other.asked);
+        self.media.combine(&other.media);
+        self.details.combine(&other.details);
+        if bounds.words != usize::MAX {
+            self.details.truncate(MAX_DETAILS);
+        }
     }
 
     pub fn coarsen(&mut self, bounds: Bounds) {
-        for set in [&mut self.query, &mut self.headers, &mut self.cookies] {
-            set.fields.coarsen(bounds);
-        }
-        self.request.coarsen(bounds);
-        for response in self.responses.values_mut() {
-            response.headers.fields.coarsen(bounds);
-            response.body.coarsen(bounds);
-        }
+        self.query.fields.coarsen(bounds);
+        self.answered.repair();
+        self.asked.repair();
+        self.media.repair();
+        self.details.truncate(MAX_DETAILS);
     }
 
     pub fn bytes(&self) -> usize {
-        let fields =
-            self.query.fields.bytes() + self.headers.fields.bytes() + self.cookies.fields.bytes();
-        let credentials = (self.credentials.accepted.len() + self.credentials.refused.len()) * 64;
-        let responses: usize = self
-            .responses
-            .values()
-            .map(|r| size_of::<ResponseStats>() + r.headers.fields.bytes() + r.body.bytes())
-            .sum();
         size_of::<Self>()
-            + fields
-            + credentials
-            + self.request.bytes()
-            + responses
-            + self.latency.len() * 16
+            + self.query.fields.bytes()
+            + self.credentials.accepted.bytes()
+            + self.credentials.refused.bytes()
+            + self.statuses.bytes()
+            + self.answered.bytes()
+            + self.asked.bytes()
+            + self.media.bytes()
+            + self.details.bytes()
     }
+}
+
+/// As it is counted: 0 stands for an invalid one.
+pub(crate) fn status_of(status: u16) -> u16 {
+    if (100..=599).contains(&status) { status } else { 0 }
 }

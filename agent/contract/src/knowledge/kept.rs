@@ -8,23 +8,30 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer, ser::SerializeStruct};
 
 use super::depth::Nested;
 
 /// At this level nothing is told apart: every map is its overflow.
 pub(crate) const MAX_LEVEL: u8 = 12;
 
-/// How many entries are kept of each kind. A pure function of the configured limits and of the
-/// coarsening level.
+/// How many entries are kept of each kind, and how deep. A pure function of the configured limits
+/// and of the coarsening level.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Bounds {
     pub words: usize,
     pub others: usize,
     pub level: u8,
+    /// Levels of a schema below this one.
+    pub depth: u32,
 }
 
 impl Bounds {
+    /// Those of the next level of a schema; `None` where it is not kept.
+    pub fn deeper(self) -> Option<Self> {
+        Some(Self { depth: self.depth.checked_sub(1)?, ..self })
+    }
+
     pub fn of(self, kind: Kind) -> usize {
         match kind {
             // Their number is that of the classes: bounded by nature, but not along a path.
@@ -37,7 +44,7 @@ impl Bounds {
 }
 
 /// What is kept in the map.
-pub(crate) trait Part: Clone {
+pub(crate) trait Part: Clone + Default {
     /// Exactly commutative and associative, for equal bounds.
     fn combine(&mut self, other: &Self, bounds: Bounds);
     /// Lets go what coarser bounds do not keep.
@@ -61,79 +68,123 @@ pub(crate) struct Key {
     pub hash: u64,
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+/// Two vectors rather than a tree: most maps have few entries, and a tree allocates for eleven.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(from = "Stored<T>", bound(deserialize = "T: Deserialize<'de>"))]
 pub(crate) struct Kept<T> {
-    pub entries: BTreeMap<Key, Nested<T>>,
-    pub overflow: Option<Nested<Box<T>>>,
+    /// Sorted; each key's part is at the same place of `parts`.
+    keys: Vec<Key>,
+    parts: Vec<T>,
+    overflow: Option<Box<T>>,
     /// Entries of `Kind::Other` are not told apart here: their source found them alike when it
     /// ran out of room. Like a level, it holds for every union that has it.
     pub is_folded: bool,
 }
 
+#[derive(Deserialize)]
+#[serde(rename = "Kept")]
+struct Stored<T> {
+    entries: BTreeMap<Key, Nested<T>>,
+    overflow: Option<Nested<Box<T>>>,
+    is_folded: bool,
+}
+
+impl<T> From<Stored<T>> for Kept<T> {
+    fn from(stored: Stored<T>) -> Self {
+        let (keys, parts) = stored.entries.into_iter().map(|(k, v)| (k, v.0)).unzip();
+        let overflow = stored.overflow.map(|o| o.0);
+        Self { keys, parts, overflow, is_folded: stored.is_folded }
+    }
+}
+
+impl<T: Serialize> Serialize for Kept<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        struct Entries<'a, T>(&'a Kept<T>);
+        impl<T: Serialize> Serialize for Entries<'_, T> {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_map(self.0.keys.iter().zip(&self.0.parts))
+            }
+        }
+        let mut stored = serializer.serialize_struct("Kept", 3)?;
+        stored.serialize_field("entries", &Entries(self))?;
+        stored.serialize_field("overflow", &self.overflow)?;
+        stored.serialize_field("is_folded", &self.is_folded)?;
+        stored.end()
+    }
+}
+
 impl<T> Default for Kept<T> {
     fn default() -> Self {
-        Self { entries: BTreeMap::new(), overflow: None, is_folded: false }
+        Self { keys: Vec::new(), parts: Vec::new(), overflow: None, is_folded: false }
     }
 }
 
 impl<T: Part> Kept<T> {
     pub fn iter(&self) -> impl Iterator<Item = (&Key, &T)> {
-        self.entries.iter().map(|(k, v)| (k, &v.0))
+        self.keys.iter().zip(&self.parts)
+    }
+
+    #[cfg(test)]
+    pub fn len(&self) -> usize {
+        self.keys.len()
     }
 
     pub fn overflow(&self) -> Option<&T> {
-        self.overflow.as_ref().map(|o| &*o.0)
+        self.overflow.as_deref()
     }
 
     pub fn parts_mut(&mut self) -> impl Iterator<Item = &mut T> {
-        let overflow = self.overflow.as_mut().map(|o| &mut *o.0);
-        self.entries.values_mut().map(|v| &mut v.0).chain(overflow)
-    }
-
-    pub fn overflow_mut(&mut self) -> Option<&mut T> {
-        self.overflow.as_mut().map(|o| &mut *o.0)
+        self.parts.iter_mut().chain(self.overflow.as_deref_mut())
     }
 
     /// The place where a sample of this key is to be counted: its own entry, or the overflow.
     /// The same as combining with a map of that one entry. Adds the bytes of what it made to
     /// `grown`.
-    pub fn slot(
-        &mut self,
-        key: Key,
-        bounds: Bounds,
-        empty: impl Fn() -> T,
-        grown: &mut usize,
-    ) -> &mut T {
-        if !self.entries.contains_key(&key) {
+    pub fn slot(&mut self, key: Key, bounds: Bounds, grown: &mut usize) -> &mut T {
+        let mut found = self.keys.binary_search(&key);
+        if found.is_err() {
             let limit = self.limit(key.kind, bounds);
-            let count = self.count(key.kind, limit);
-            let largest = self.largest(key.kind);
-            if limit == 0 || (count >= limit && largest.is_some_and(|l| l < key)) {
-                return &mut self
-                    .overflow
-                    .get_or_insert_with(|| {
-                        let made = empty();
-                        *grown += made.bytes();
-                        Nested(Box::new(made))
-                    })
-                    .0;
-            }
-            if count >= limit
-                && let Some(largest) = largest
-                && let Some(evicted) = self.entries.remove(&largest)
-            {
-                self.spill(evicted.0, bounds);
+            let (first, end) = self.range(key.kind);
+            if end - first >= limit {
+                let largest = end.checked_sub(1).and_then(|l| self.keys.get(l)).copied();
+                if limit == 0 || largest.is_some_and(|l| l < key) {
+                    found = Err(usize::MAX);
+                } else {
+                    let (_, evicted) = self.remove(end - 1);
+                    self.spill(&evicted, bounds);
+                    found = self.keys.binary_search(&key);
+                }
             }
         }
-        &mut self
-            .entries
-            .entry(key)
-            .or_insert_with(|| {
-                let made = empty();
+        match found {
+            Ok(at) => &mut self.parts[at],
+            Err(usize::MAX) => self.overflow.get_or_insert_with(|| {
+                let made = T::default();
+                *grown += made.bytes();
+                Box::new(made)
+            }),
+            Err(at) => {
+                let made = T::default();
                 *grown += made.bytes() + ENTRY_BYTES;
-                Nested(made)
-            })
-            .0
+                self.insert(at, key, made);
+                &mut self.parts[at]
+            }
+        }
+    }
+
+    /// Grows by a quarter: what is kept is kept for long.
+    fn insert(&mut self, at: usize, key: Key, part: T) {
+        if self.keys.len() == self.keys.capacity() {
+            let more = 1 + self.keys.len() / 4;
+            self.keys.reserve_exact(more);
+            self.parts.reserve_exact(more);
+        }
+        self.keys.insert(at, key);
+        self.parts.insert(at, part);
+    }
+
+    fn remove(&mut self, at: usize) -> (Key, T) {
+        (self.keys.remove(at), self.parts.remove(at))
     }
 
     fn limit(&self, kind: Kind, bounds: Bounds) -> usize {
@@ -146,78 +197,58 @@ impl<T: Part> Kept<T> {
         self.trim(bounds);
     }
 
-    /// The number of entries of a kind, counted no further than `limit`.
-    fn count(&self, kind: Kind, limit: usize) -> usize {
-        if limit == usize::MAX {
-            return 0;
-        }
-        self.range(kind).take(limit).count()
+    /// Where the entries of a kind begin and end.
+    fn range(&self, kind: Kind) -> (usize, usize) {
+        let first = self.keys.partition_point(|k| k.kind < kind);
+        (first, self.keys.partition_point(|k| k.kind <= kind))
     }
 
-    fn range(&self, kind: Kind) -> impl DoubleEndedIterator<Item = (&Key, &Nested<T>)> {
-        self.entries.range(Key { kind, hash: 0 }..=Key { kind, hash: u64::MAX })
-    }
-
-    fn largest(&self, kind: Kind) -> Option<Key> {
-        self.range(kind).next_back().map(|(k, _)| *k)
-    }
-
-    fn spill(&mut self, evicted: T, bounds: Bounds) {
-        match &mut self.overflow {
-            Some(overflow) => overflow.0.combine(&evicted, bounds),
-            None => self.overflow = Some(Nested(Box::new(evicted))),
-        }
+    fn spill(&mut self, evicted: &T, bounds: Bounds) {
+        self.overflow.get_or_insert_default().combine(evicted, bounds);
     }
 
     fn trim(&mut self, bounds: Bounds) {
-        for kind in [Kind::Class, Kind::Word, Kind::Other] {
+        for kind in [Kind::Other, Kind::Word, Kind::Class] {
             let limit = self.limit(kind, bounds);
-            if limit == usize::MAX {
-                continue;
-            }
-            let excess: Vec<Key> = self.range(kind).skip(limit).map(|(k, _)| *k).collect();
-            for key in excess {
-                if let Some(evicted) = self.entries.remove(&key) {
-                    self.spill(evicted.0, bounds);
-                }
+            let (first, end) = self.range(kind);
+            for at in (first.saturating_add(limit)..end).rev() {
+                let (_, evicted) = self.remove(at);
+                self.spill(&evicted, bounds);
             }
         }
     }
 
     pub fn combine(&mut self, other: &Self, bounds: Bounds) {
         self.is_folded |= other.is_folded;
-        for (key, value) in &other.entries {
-            match self.entries.get_mut(key) {
-                Some(own) => own.0.combine(&value.0, bounds),
-                None => {
+        for (key, value) in other.iter() {
+            match self.keys.binary_search(key) {
+                Ok(at) => self.parts[at].combine(value, bounds),
+                Err(at) => {
                     let mut value = value.clone();
-                    value.0.coarsen(bounds);
-                    self.entries.insert(*key, value);
+                    value.coarsen(bounds);
+                    self.insert(at, *key, value);
                 }
             }
         }
         if let Some(overflow) = &other.overflow {
-            let mut overflow = (*overflow.0).clone();
+            let mut overflow = (**overflow).clone();
             overflow.coarsen(bounds);
-            self.spill(overflow, bounds);
+            self.spill(&overflow, bounds);
         }
         self.trim(bounds);
     }
 
     pub fn coarsen(&mut self, bounds: Bounds) {
-        for value in self.entries.values_mut() {
-            value.0.coarsen(bounds);
-        }
-        if let Some(overflow) = self.overflow_mut() {
-            overflow.coarsen(bounds);
-        }
+        self.parts_mut().for_each(|p| p.coarsen(bounds));
         self.trim(bounds);
     }
 
+    /// On the heap, beyond its own size.
     pub fn bytes(&self) -> usize {
-        let entries: usize = self.entries.values().map(|v| v.0.bytes() + ENTRY_BYTES).sum();
-        entries + self.overflow().map_or(0, Part::bytes)
+        let slack = (self.parts.capacity() - self.parts.len()) * size_of::<T>();
+        let entries: usize = self.parts.iter().map(|v| v.bytes() + ENTRY_BYTES).sum();
+        slack + entries + self.overflow().map_or(0, Part::bytes)
     }
 }
 
-const ENTRY_BYTES: usize = size_of::<Key>() + 16;
+const ENTRY_BYTES: usize = size_of::<Key>();

@@ -3,13 +3,19 @@
 //! [`ServiceKnowledge`] is what one source saw of one service in one time bucket. [`Knowledge`]
 //! holds many of them and merges with others of its kind.
 
+pub(crate) mod body;
+mod compact;
+pub(crate) mod counts;
 mod depth;
+pub(crate) mod detail;
 mod encoding;
 pub(crate) mod endpoint;
+pub(crate) mod features;
 mod fold;
 pub(crate) mod kept;
 pub(crate) mod paths;
 pub(crate) mod schema;
+pub(crate) mod sketch;
 mod sources;
 pub(crate) mod token;
 pub(crate) mod value;
@@ -25,15 +31,18 @@ pub use encoding::DecodeError;
 pub use sources::{Knowledge, SourceId, Window};
 
 use crate::observation::{Content, Method, Node, Observation, Personal};
+use compact::Aliases;
+use counts::Counts;
+use detail::Details;
 use endpoint::Outcome;
 use kept::{Bounds, MAX_LEVEL};
 use paths::PathNode;
-use value::{StoredText, add_counts};
+use value::StoredText;
 
 /// Bounds of one service's statistics from one source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Above this many bytes the statistics are made coarser: fewer siblings are told apart.
+    /// Above this many bytes the statistics are made coarser: schemas first, paths last.
     pub bytes: usize,
     /// Siblings told apart under one parent that are words of the vocabulary of APIs.
     pub words: usize,
@@ -43,7 +52,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { bytes: 32 << 20, words: 256, others: 96 }
+        Self { bytes: 16 << 20, words: 256, others: 96 }
     }
 }
 
@@ -55,13 +64,25 @@ const MAX_ORIGINS: usize = 16;
 ///
 /// `combine` is exactly commutative and associative. It has no public `Deserialize`; stored
 /// statistics come back through [`ServiceKnowledge::decode`].
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct ServiceKnowledge {
     pub(crate) stats: ServiceStats,
     limits: Limits,
     /// About the bytes of memory; exact after `approximate_bytes`.
     estimate: usize,
+    /// Where details are now that were moved. Known to this source only: what it does not know is
+    /// counted apart again.
+    aliases: Aliases,
 }
+
+impl PartialEq for ServiceKnowledge {
+    fn eq(&self, other: &Self) -> bool {
+        self.stats == other.stats
+    }
+}
+
+/// Aliases remembered at most.
+const MAX_ALIASES: usize = 8192;
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct ServiceStats {
@@ -73,12 +94,16 @@ pub(crate) struct ServiceStats {
     pub preflights: u64,
     pub first_seen: Option<u64>,
     pub last_seen: Option<u64>,
-    pub origins: BTreeMap<StoredText, u64>,
+    pub origins: Counts<StoredText>,
     pub personal: BTreeMap<Personal, u64>,
+    /// Each level above 0 keeps less of schemas, the deepest parts first.
+    pub detail_level: u8,
     /// Of successful exchanges.
     pub paths: PathNode,
-    /// Of the others: can never evict anything of `paths`.
+    pub details: Details,
+    /// Of the others: can never evict anything of `paths` and `details`.
     pub misses: PathNode,
+    pub miss_details: Details,
 }
 
 impl Default for ServiceKnowledge {
@@ -89,12 +114,13 @@ impl Default for ServiceKnowledge {
 
 impl ServiceKnowledge {
     pub fn new(limits: Limits) -> Self {
-        Self { stats: ServiceStats::default(), limits, estimate: 0 }
+        Self { stats: ServiceStats::default(), limits, estimate: 0, aliases: Aliases::new() }
     }
 
     pub(crate) fn from_stats(stats: ServiceStats, limits: Limits) -> Self {
-        let mut own = Self { stats, limits, estimate: 0 };
+        let mut own = Self { stats, limits, estimate: 0, aliases: Aliases::new() };
         own.stats.level = own.stats.level.min(MAX_LEVEL);
+        own.stats.detail_level = own.stats.detail_level.min(detail::MAX_LEVEL);
         own.coarsen();
         own.estimate = own.approximate_bytes();
         own
@@ -102,12 +128,19 @@ impl ServiceKnowledge {
 
     fn bounds(&self, shift: u8) -> Bounds {
         let Limits { words, others, .. } = self.limits;
-        Bounds { words: words >> shift, others: others >> shift, level: self.stats.level }
+        let level = self.stats.level;
+        Bounds { words: words >> shift, others: others >> shift, level, depth: u32::MAX }
+    }
+
+    fn detail_bounds(&self, shift: u8) -> Bounds {
+        let Limits { words, others, .. } = self.limits;
+        Details::bounds(words >> shift, others >> shift, self.stats.detail_level)
     }
 
     /// Counts one observation. Costs as much as the observation is large.
     pub fn record(&mut self, observation: &Observation) {
         let (bounds, misses) = (self.bounds(0), self.bounds(MISSES_SHIFT));
+        let (details, miss_details) = (self.detail_bounds(0), self.detail_bounds(MISSES_SHIFT));
         let stats = &mut self.stats;
         let mut grown = 0;
         stats.exchanges += 1;
@@ -121,17 +154,15 @@ impl ServiceKnowledge {
             stats.preflights += 1;
             return;
         }
-        match Outcome::of(observation) {
-            Outcome::Success => {
-                if let Some(origin) = StoredText::of(&observation.origin) {
-                    *stats.origins.entry(origin).or_default() += 1;
-                    trim_origins(&mut stats.origins);
-                }
-                stats.paths.add(observation, bounds, &mut grown);
-            }
-            Outcome::Refused | Outcome::Failure => {
-                stats.misses.add(observation, misses, &mut grown)
-            }
+        let (outcome, key) = (Outcome::of(observation), detail::key(observation));
+        let key = self.aliases.get(&key).copied().unwrap_or(key);
+        if outcome == Outcome::Success {
+            count_origin(observation, &mut stats.origins);
+            stats.paths.add(observation, outcome, key, bounds, &mut grown);
+            stats.details.add(key, observation, outcome, details, &mut grown);
+        } else {
+            stats.misses.add(observation, outcome, key, misses, &mut grown);
+            stats.miss_details.add(key, observation, outcome, miss_details, &mut grown);
         }
         self.estimate += grown;
         if self.estimate > self.limits.bytes && self.stats.level < MAX_LEVEL {
@@ -139,40 +170,68 @@ impl ServiceKnowledge {
         }
     }
 
-    /// Makes the statistics coarser until they are within their limit.
+    /// Makes the statistics coarser until they are within their limit: siblings that are many and
+    /// alike become one where paths take the most, then schemas lose what is deepest, and only
+    /// then fewer siblings are told apart.
     fn fit(&mut self) {
         self.estimate = self.approximate_bytes();
         // Down to three quarters, so that this happens seldom.
-        while self.estimate > self.limits.bytes / 4 * 3 {
+        let goal = self.limits.bytes / 4 * 3;
+        if self.estimate > goal {
+            let bounds = self.detail_bounds(0);
+            compact::compact(&mut self.stats, bounds, &mut self.aliases);
+            if self.aliases.len() > MAX_ALIASES {
+                self.aliases.clear();
+            }
+            self.estimate = self.approximate_bytes();
+        }
+        while self.estimate > goal && self.path_bytes() > goal / 2 {
             let bounds = self.bounds(0);
             if !fold::fold_alike(&mut self.stats.paths, bounds) {
                 break;
             }
             self.estimate = self.approximate_bytes();
         }
-        while self.estimate > self.limits.bytes / 4 * 3 && self.stats.level < MAX_LEVEL {
-            self.stats.level += 1;
+        while self.estimate > goal {
+            let has_details = self.estimate - self.path_bytes() > goal / 8;
+            if self.stats.detail_level < detail::MAX_LEVEL && has_details {
+                self.stats.detail_level += 1;
+            } else if self.stats.level < MAX_LEVEL {
+                self.stats.level += 1;
+            } else {
+                break;
+            }
             self.coarsen();
             self.estimate = self.approximate_bytes();
         }
+    }
+
+    fn path_bytes(&self) -> usize {
+        self.stats.paths.bytes() + self.stats.misses.bytes()
     }
 
     fn coarsen(&mut self) {
         let (bounds, misses) = (self.bounds(0), self.bounds(MISSES_SHIFT));
         self.stats.paths.coarsen(bounds);
         self.stats.misses.coarsen(misses);
+        let (details, miss_details) = (self.detail_bounds(0), self.detail_bounds(MISSES_SHIFT));
+        self.stats.details.coarsen(details);
+        self.stats.miss_details.coarsen(miss_details);
     }
 
     /// Adds what another source (or time bucket) knows. Exactly commutative and associative, for
     /// equal limits: the coarser level of both holds for the whole, and nothing here makes it
     /// coarser still. Statistics made by `record` stay within `Limits::bytes`; those made of many
-    /// by `combine` are as large as the union of what they know.
+    /// by `combine` are as large as the union of what they know, until `shrink` is called.
     pub fn combine(&mut self, other: &Self) {
-        if other.stats.level > self.stats.level {
-            self.stats.level = other.stats.level;
+        let levels = (self.stats.level, self.stats.detail_level);
+        self.stats.level = levels.0.max(other.stats.level);
+        self.stats.detail_level = levels.1.max(other.stats.detail_level);
+        if levels != (self.stats.level, self.stats.detail_level) {
             self.coarsen();
         }
         let (bounds, misses) = (self.bounds(0), self.bounds(MISSES_SHIFT));
+        let (details, miss_details) = (self.detail_bounds(0), self.detail_bounds(MISSES_SHIFT));
         let (own, theirs) = (&mut self.stats, &other.stats);
         own.exchanges += theirs.exchanges;
         own.complete += theirs.complete;
@@ -183,17 +242,32 @@ impl ServiceKnowledge {
             (a, b) => a.or(b),
         };
         own.last_seen = own.last_seen.max(theirs.last_seen);
-        add_counts(&mut own.origins, &theirs.origins);
-        trim_origins(&mut own.origins);
-        add_counts(&mut own.personal, &theirs.personal);
+        own.origins.combine(&theirs.origins);
+        own.origins.truncate(MAX_ORIGINS);
+        for (class, count) in &theirs.personal {
+            *own.personal.entry(*class).or_default() += count;
+        }
         own.paths.combine(&theirs.paths, bounds);
         own.misses.combine(&theirs.misses, misses);
+        own.details.combine(&theirs.details, details);
+        own.miss_details.combine(&theirs.miss_details, miss_details);
         self.estimate += other.estimate;
+    }
+
+    /// Makes a union coarser until it is within `Limits::bytes`. Where this was done depends on
+    /// what was combined before: for unions that are only read.
+    pub fn shrink(&mut self) {
+        if self.estimate > self.limits.bytes {
+            self.fit();
+        }
     }
 
     /// Bytes of memory these statistics take, within about a quarter.
     pub fn approximate_bytes(&self) -> usize {
-        size_of::<Self>() + self.stats.paths.bytes() + self.stats.misses.bytes()
+        size_of::<Self>()
+            + self.path_bytes()
+            + self.stats.details.bytes()
+            + self.stats.miss_details.bytes()
     }
 
     /// Exchanges recorded.
@@ -216,10 +290,10 @@ impl ServiceKnowledge {
     }
 }
 
-/// The least names are kept, which no order of combination changes.
-fn trim_origins(origins: &mut BTreeMap<StoredText, u64>) {
-    while origins.len() > MAX_ORIGINS {
-        origins.pop_last();
+fn count_origin(observation: &Observation, origins: &mut Counts<StoredText>) {
+    if let Some(origin) = StoredText::of(&observation.origin) {
+        origins.add(origin, 1);
+        origins.truncate(MAX_ORIGINS);
     }
 }
 

@@ -5,16 +5,18 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    endpoint::MethodStats,
+    endpoint::{MethodStats, Outcome},
     kept::{Bounds, Kept, Part},
-    schema::grow,
     token::{self, TokenStats},
-    value::{StoredText, ValueStats},
+    value::{StoredText, ValueStats, keep_greater},
 };
 use crate::observation::{Method, Observation, PathSegment};
 
 /// Segments beyond this depth are left out; an operation that deep is named by what is above.
 pub(crate) const MAX_SEGMENTS: usize = 32;
+
+/// A tree of few methods allocates for eleven.
+const METHODS_BYTES: usize = 11 * 16 + 24;
 
 /// What is below a place of the path.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -37,7 +39,7 @@ pub(crate) struct Child {
 impl Part for Child {
     fn combine(&mut self, other: &Self, bounds: Bounds) {
         self.token.combine(&other.token);
-        self.suffix = self.suffix.take().max(other.suffix.clone());
+        keep_greater(&mut self.suffix, other.suffix.as_ref().map(|t| &t.0));
         self.values.combine(&other.values);
         self.node.combine(&other.node, bounds);
     }
@@ -46,27 +48,35 @@ impl Part for Child {
     }
     fn bytes(&self) -> usize {
         size_of::<Self>() + self.token.bytes() + self.values.bytes() + self.node.bytes()
+            - size_of::<ValueStats>()
     }
 }
 
 impl PathNode {
-    pub fn add(&mut self, observation: &Observation, bounds: Bounds, grown: &mut usize) {
+    pub fn add(
+        &mut self,
+        observation: &Observation,
+        outcome: Outcome,
+        detail: u64,
+        bounds: Bounds,
+        grown: &mut usize,
+    ) {
         let mut node = self;
         for segment in observation.path.iter().take(MAX_SEGMENTS) {
             node = node.descend(segment, bounds, grown);
         }
-        node.methods.entry(observation.method).or_insert_with(grow(grown)).add(
-            observation,
-            bounds,
-            grown,
-        );
+        let stats = node.methods.entry(observation.method).or_insert_with(|| {
+            *grown += size_of::<MethodStats>() + METHODS_BYTES + 512;
+            Box::default()
+        });
+        stats.add(observation, outcome, detail, bounds, grown);
     }
 
     fn descend(&mut self, segment: &PathSegment, bounds: Bounds, grown: &mut usize) -> &mut Self {
         let key = token::key(&segment.token, segment.suffix.as_ref());
-        let child = self.children.slot(key, bounds, Child::default, grown);
+        let child = self.children.slot(key, bounds, grown);
         child.token.add(&segment.token);
-        child.suffix = child.suffix.take().max(StoredText::of(&segment.suffix));
+        keep_greater(&mut child.suffix, segment.suffix.as_ref());
         child.values.add(&segment.value);
         &mut child.node
     }
@@ -84,7 +94,8 @@ impl PathNode {
     }
 
     pub fn bytes(&self) -> usize {
-        self.children.bytes() + self.methods.values().map(|m| m.bytes() + 16).sum::<usize>()
+        let tree = if self.methods.is_empty() { 0 } else { METHODS_BYTES };
+        self.children.bytes() + tree + self.methods.values().map(|m| m.bytes()).sum::<usize>()
     }
 
     /// Exchanges at and below this place.

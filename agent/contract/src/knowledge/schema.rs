@@ -49,10 +49,14 @@ impl Part for MemberStats {
     fn combine(&mut self, other: &Self, bounds: Bounds) {
         self.name.combine(&other.name);
         self.present += other.present;
-        self.schema.combine(&other.schema, bounds);
+        if let Some(deeper) = bounds.deeper() {
+            self.schema.combine(&other.schema, deeper);
+        }
     }
     fn coarsen(&mut self, bounds: Bounds) {
-        self.schema.coarsen(bounds);
+        if let Some(deeper) = bounds.deeper() {
+            self.schema.coarsen(deeper);
+        }
     }
     fn bytes(&self) -> usize {
         size_of::<Self>() + self.name.bytes() + self.schema.bytes()
@@ -72,17 +76,19 @@ impl SchemaStats {
                 array.count += 1;
                 array.empty += u64::from(*length == 0);
                 array.max_length = array.max_length.max(*length);
+                let Some(deeper) = bounds.deeper() else { return };
                 for item in items {
-                    array.items.get_or_insert_with(grow(grown)).0.add(item, bounds, grown);
+                    array.items.get_or_insert_with(grow(grown)).0.add(item, deeper, grown);
                 }
             }
             Node::Object { members, is_closed } => {
                 let object = self.objects.get_or_insert_with(grow(grown));
                 object.count += 1;
                 object.closed += u64::from(*is_closed);
+                let Some(deeper) = bounds.deeper() else { return };
                 for (name, node) in members {
                     object.add_member(name, *is_closed, bounds, grown, |s, g| {
-                        s.add(node, bounds, g);
+                        s.add(node, deeper, g);
                     });
                 }
             }
@@ -110,24 +116,33 @@ impl SchemaStats {
             own.count += theirs.count;
             own.empty += theirs.empty;
             own.max_length = own.max_length.max(theirs.max_length);
-            if let Some(items) = &theirs.items {
-                own.items.get_or_insert_default().0.combine(&items.0, bounds);
+            if let Some((items, deeper)) = theirs.items.as_ref().zip(bounds.deeper()) {
+                own.items.get_or_insert_default().0.combine(&items.0, deeper);
             }
         }
         if let Some(theirs) = &other.objects {
             let own = self.objects.get_or_insert_default();
             own.count += theirs.count;
             own.closed += theirs.closed;
-            own.members.combine(&theirs.members, bounds);
+            if bounds.deeper().is_some() {
+                own.members.combine(&theirs.members, bounds);
+            }
         }
     }
 
     pub fn coarsen(&mut self, bounds: Bounds) {
-        if let Some(items) = self.arrays.as_mut().and_then(|a| a.items.as_mut()) {
-            items.0.coarsen(bounds);
+        let deeper = bounds.deeper();
+        if let Some(array) = &mut self.arrays {
+            match (&mut array.items, deeper) {
+                (Some(items), Some(deeper)) => items.0.coarsen(deeper),
+                _ => array.items = None,
+            }
         }
         if let Some(objects) = &mut self.objects {
-            objects.members.coarsen(bounds);
+            match deeper {
+                Some(_) => objects.members.coarsen(bounds),
+                None => objects.members = Kept::default(),
+            }
         }
     }
 
@@ -143,12 +158,12 @@ impl SchemaStats {
 
     /// The most frequent class of personal data, where a tenth of the scalars are of it.
     pub fn personal(&self) -> Option<Personal> {
-        let numbers = self.numbers.iter().flat_map(|n| &n.personal);
-        let strings = self.strings.iter().flat_map(|s| &s.personal);
+        let numbers = self.numbers.iter().flat_map(|n| n.personal.iter());
+        let strings = self.strings.iter().flat_map(|s| s.personal.iter());
         numbers
             .chain(strings)
-            .filter(|(_, n)| **n * 10 >= self.count - self.nulls.min(self.count))
-            .max_by_key(|(class, n)| (**n, std::cmp::Reverse(**class)))
+            .filter(|(_, n)| *n * 10 >= self.count - self.nulls.min(self.count))
+            .max_by_key(|(class, n)| (*n, std::cmp::Reverse(**class)))
             .map(|(class, _)| *class)
     }
 }
@@ -163,7 +178,7 @@ impl ObjectStats {
         add: impl FnOnce(&mut SchemaStats, &mut usize),
     ) {
         let key = token::key(name, None);
-        let member = self.members.slot(key, bounds, MemberStats::default, grown);
+        let member = self.members.slot(key, bounds, grown);
         member.name.add(name);
         member.present += u64::from(is_closed);
         add(&mut member.schema, grown);
@@ -173,7 +188,7 @@ impl ObjectStats {
 /// Makes a default value and notes about what it and its sketch will take.
 pub(crate) fn grow<T: Default>(grown: &mut usize) -> impl FnOnce() -> T {
     || {
-        *grown += 512;
+        *grown += size_of::<T>() + 320;
         T::default()
     }
 }

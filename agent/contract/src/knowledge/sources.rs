@@ -136,13 +136,15 @@ impl Knowledge {
         self.services.remove(service).is_some()
     }
 
-    /// The union of what the buckets that overlap the window know of a service.
+    /// The union of what the buckets that overlap the window know of a service, within
+    /// `Limits::bytes`.
     pub fn within(&self, service: &str, window: Window) -> ServiceKnowledge {
         let mut union = ServiceKnowledge::new(self.limits);
         for (source, (_, known)) in self.services.get(service).into_iter().flatten() {
             let last = known.seen().map_or(source.bucket, |(_, last)| last);
             if source.bucket < window.to && last >= window.from {
                 union.combine(known);
+                union.shrink();
             }
         }
         union

@@ -90,7 +90,7 @@ proptest! {
         for observation in observations(seed, 600) {
             known.record(&observation);
         }
-        prop_assert!(known.stats.level > 0, "the limit was not hit");
+        prop_assert!(known.stats.level + known.stats.detail_level > 0, "the limit was not hit");
         prop_assert!(known.approximate_bytes() <= limits.bytes, "{}", known.approximate_bytes());
     }
 
@@ -201,7 +201,7 @@ fn failures_cannot_evict_what_succeeded() {
             None,
         ));
     }
-    assert_eq!(known.stats.paths.children.entries.len(), 1);
+    assert_eq!(known.stats.paths.children.len(), 1);
 }
 
 #[test]
@@ -209,10 +209,10 @@ fn distinct_values_are_exact_while_few_and_cost_nothing_when_many() {
     let mut few = value::Distinct::default();
     let mut many = value::Distinct::default();
     for i in 0..20_000u64 {
-        few.add(crate::described::hash(&(i % 20).to_string()), &None);
+        few.add(crate::described::hash(&(i % 12).to_string()), &None);
         many.add(crate::described::hash(&i.to_string()), &None);
     }
-    assert_eq!(few.listed().len(), 20);
+    assert_eq!(few.listed().len(), 12);
     assert!(few.is_saturated() && !many.is_saturated());
     assert_eq!((many.count, many.bytes()), (20_000, 0));
 }

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     kept::{Key, Kind},
-    value::StoredText,
+    value::{StoredText, keep_greater},
 };
 use crate::observation::{Shape, Text, Token};
 
@@ -29,7 +29,7 @@ impl TokenStats {
         self.count += 1;
         self.produced += u64::from(token.was_produced);
         if token.personal.is_none() {
-            self.text = self.text.take().max(StoredText::of(&token.text));
+            keep_greater(&mut self.text, token.text.as_ref());
         }
         self.is_word |= token.is_word;
         self.is_personal |= token.personal.is_some();
@@ -41,7 +41,7 @@ impl TokenStats {
     pub fn combine(&mut self, other: &Self) {
         self.count += other.count;
         self.produced += other.produced;
-        self.text = self.text.take().max(other.text.clone());
+        keep_greater(&mut self.text, other.text.as_ref().map(|t| &t.0));
         self.is_word |= other.is_word;
         self.is_personal |= other.is_personal;
         self.is_irregular |= other.is_irregular;
@@ -53,8 +53,9 @@ impl TokenStats {
         self.text.as_ref().map(StoredText::as_str)
     }
 
+    /// On the heap, beyond its own size.
     pub fn bytes(&self) -> usize {
-        size_of::<Self>() + self.text().map_or(0, |t| t.len() + 16)
+        self.text().map_or(0, |t| t.len() + 16)
     }
 }
 
@@ -102,9 +103,13 @@ pub(crate) fn key(token: &Token, suffix: Option<&Text>) -> Key {
 
 /// Spreads evenly, as keys must: FNV-1a, then the finalizer of SplitMix64.
 pub(crate) fn mix(seed: u64, text: &str) -> u64 {
-    let mut h = text.bytes().fold(seed ^ 0xcbf2_9ce4_8422_2325, |h, b| {
+    spread(text.bytes().fold(seed ^ 0xcbf2_9ce4_8422_2325, |h, b| {
         (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3)
-    });
+    }))
+}
+
+/// The finalizer of SplitMix64.
+pub(crate) fn spread(mut h: u64) -> u64 {
     h = (h ^ (h >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     h = (h ^ (h >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     h ^ (h >> 31)

@@ -1,14 +1,19 @@
 //! Statistics of scalar values: type, formats, width, distinct values; never a value.
 
-use std::collections::BTreeMap;
-
 use serde::{Deserialize, Deserializer, Serialize};
 
+use super::counts::Counts;
 use crate::observation::{Formats, Number, Personal, Text, TokenHash, Value};
 
 /// Distinct values kept while they may still be all there are; once there were more, none is:
 /// they are no enumeration.
-pub(crate) const MAX_LISTED: usize = 24;
+pub(crate) const MAX_LISTED: usize = 16;
+/// A value of more characters is no member of an enumeration: none is kept of a place that had one.
+const MAX_LISTED_LENGTH: u32 = 48;
+/// Nor is one of such a format.
+const UNLISTED: Formats = Formats(
+    Formats::DATE_TIME.0 | Formats::EMAIL.0 | Formats::UUID.0 | Formats::JWT.0 | Formats::URI.0,
+);
 
 /// [`Text`] at rest. The one way to make a text from something that is not an exchange: stored
 /// statistics, whose text `redact` admitted when they were recorded.
@@ -54,21 +59,32 @@ impl Distinct {
     pub fn add(&mut self, hash: TokenHash, text: &Option<Text>) {
         self.count += 1;
         if !self.is_many {
-            self.insert(hash.0, 1, StoredText::of(text));
+            self.insert(hash.0, 1, text.as_ref());
             self.trim();
         }
     }
 
-    fn insert(&mut self, hash: u64, count: u64, text: Option<StoredText>) {
+    fn insert(&mut self, hash: u64, count: u64, text: Option<&Text>) {
         match self.listed.binary_search_by_key(&hash, |l| l.hash) {
             Ok(at) => {
                 if let Some(own) = self.listed.get_mut(at) {
                     own.count += count;
-                    own.text = own.text.take().max(text);
+                    keep_greater(&mut own.text, text);
                 }
             }
-            Err(at) => self.listed.insert(at, Listed { hash, count, text }),
+            Err(at) => {
+                if self.listed.len() == self.listed.capacity() {
+                    self.listed.reserve_exact(2);
+                }
+                self.listed.insert(at, Listed { hash, count, text: text.cloned().map(StoredText) });
+            }
         }
+    }
+
+    /// From now on, and in every union, nothing is listed.
+    fn give_up(&mut self) {
+        self.is_many = true;
+        self.trim();
     }
 
     fn trim(&mut self) {
@@ -82,7 +98,7 @@ impl Distinct {
         self.count += other.count;
         self.is_many |= other.is_many;
         for l in &other.listed {
-            self.insert(l.hash, l.count, l.text.clone());
+            self.insert(l.hash, l.count, l.text.as_ref().map(|t| &t.0));
         }
         self.trim();
     }
@@ -120,7 +136,7 @@ pub(crate) struct NumberStats {
     pub fractional: u64,
     pub negative: u64,
     pub max_bits: u8,
-    pub personal: BTreeMap<Personal, u64>,
+    pub personal: Counts<Personal>,
 }
 
 impl NumberStats {
@@ -130,7 +146,7 @@ impl NumberStats {
         self.negative += u64::from(number.is_negative);
         self.max_bits = self.max_bits.max(number.bits);
         if let Some(class) = number.personal {
-            *self.personal.entry(class).or_default() += 1;
+            self.personal.add(class, 1);
         }
     }
 
@@ -139,11 +155,11 @@ impl NumberStats {
         self.fractional += other.fractional;
         self.negative += other.negative;
         self.max_bits = self.max_bits.max(other.max_bits);
-        add_counts(&mut self.personal, &other.personal);
+        self.personal.combine(&other.personal);
     }
 
     pub fn bytes(&self) -> usize {
-        size_of::<Self>() + self.personal.len() * 32
+        size_of::<Self>() + self.personal.bytes()
     }
 }
 
@@ -161,7 +177,7 @@ pub(crate) struct ValueStats {
     pub negative: u64,
     pub max_bits: u8,
     pub distinct: Distinct,
-    pub personal: BTreeMap<Personal, u64>,
+    pub personal: Counts<Personal>,
 }
 
 impl Default for ValueStats {
@@ -176,7 +192,7 @@ impl Default for ValueStats {
             negative: 0,
             max_bits: 0,
             distinct: Distinct::default(),
-            personal: BTreeMap::new(),
+            personal: Counts::default(),
         }
     }
 }
@@ -199,8 +215,11 @@ impl ValueStats {
         if value.personal.is_none() {
             self.distinct.add(value.hash, &value.text);
         }
+        if value.length > MAX_LISTED_LENGTH || value.formats.0 & UNLISTED.0 != 0 {
+            self.distinct.give_up();
+        }
         if let Some(class) = value.personal {
-            *self.personal.entry(class).or_default() += 1;
+            self.personal.add(class, 1);
         }
     }
 
@@ -214,7 +233,7 @@ impl ValueStats {
         self.negative += other.negative;
         self.max_bits = self.max_bits.max(other.max_bits);
         self.distinct.combine(&other.distinct);
-        add_counts(&mut self.personal, &other.personal);
+        self.personal.combine(&other.personal);
     }
 
     /// The formats that all samples have, where at least one sample is not empty.
@@ -223,12 +242,15 @@ impl ValueStats {
     }
 
     pub fn bytes(&self) -> usize {
-        size_of::<Self>() + self.distinct.bytes() + self.personal.len() * 32
+        size_of::<Self>() + self.distinct.bytes() + self.personal.bytes()
     }
 }
 
-pub(crate) fn add_counts<K: Ord + Clone>(into: &mut BTreeMap<K, u64>, from: &BTreeMap<K, u64>) {
-    for (key, count) in from {
-        *into.entry(key.clone()).or_default() += count;
+/// The greater of both texts is kept, whatever the order; nearly always they are equal.
+pub(super) fn keep_greater(own: &mut Option<StoredText>, other: Option<&Text>) {
+    if let Some(other) = other
+        && own.as_ref().is_none_or(|own| own.0 < *other)
+    {
+        *own = Some(StoredText(other.clone()));
     }
 }

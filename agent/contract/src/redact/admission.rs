@@ -1,22 +1,20 @@
 //! Decides for each token and value whether it is structure, and remembers the decision.
 
-use std::hash::Hasher as _;
-
-use siphasher::sip::SipHasher24;
-
 use super::{
     Tally,
-    alphabet::{DIGIT, DOT, HIGH, LOWER, Profile},
+    alphabet::{HIGH, Profile},
+    caller::Caller,
+    classify::{Chance, Known, Likeness, classify, likeness},
     detect,
-    detect::person_name,
     field_name::{self, Field},
     format,
+    intern::Interned,
+    keyed_hash::KeyedHash,
+    memo::{Judgement, Memo},
     recurrence::{Generations, Seen, Stamp},
-    shape,
     siblings::{Need, Segments, Values},
-    vocabulary::{self, Membership},
 };
-use crate::observation::{Formats, Number, Personal, Shape, Text, Token, TokenHash, Value};
+use crate::observation::{Formats, Node, Number, Personal, Shape, Text, Token, TokenHash, Value};
 
 /// Where a token stands; each place counts recurrence for itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,33 +39,6 @@ impl Role {
     }
 }
 
-/// All that is remembered of a token: never its bytes, unless it was admitted.
-pub(super) struct Known {
-    pub shape: Shape,
-    pub is_word: bool,
-    pub personal: Option<Personal>,
-    text: Option<Text>,
-    chance: Chance,
-    pub field: Field,
-    pub names_a_thing: bool,
-    pub is_person: bool,
-    pub is_person_collection: bool,
-    pub is_plural: bool,
-    seen: Seen,
-}
-
-/// What may make a token that is no word into text.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Chance {
-    Never,
-    /// Recurrence, this many times the threshold.
-    Recurring(u32),
-    /// Being the only segment of its place: its shape is a value's.
-    Alone,
-}
-
-/// How many times the threshold is needed for a token that looks more like a value.
-const CAUTION: u32 = 3;
 /// Independent exchanges in which a value without words of the vocabulary must recur.
 const VALUE_RECURRENCES: u32 = 8;
 
@@ -105,6 +76,7 @@ pub(super) struct Meaning {
     pub is_person: bool,
     pub is_person_collection: bool,
     pub is_plural: bool,
+    pub caller: Caller,
     pub salt: u64,
 }
 
@@ -115,9 +87,19 @@ impl Meaning {
         is_person: false,
         is_person_collection: false,
         is_plural: false,
+        caller: Caller::Unknown,
         salt: 0,
     };
 }
+
+static NOTHING: Token = Token {
+    hash: TokenHash(0),
+    shape: Shape::Empty,
+    text: None,
+    is_word: false,
+    was_produced: false,
+    personal: None,
+};
 
 struct KnownValue {
     text: Option<Text>,
@@ -125,20 +107,13 @@ struct KnownValue {
     seen: Seen,
 }
 
-/// How much a value looks like a member of an enumeration.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Likeness {
-    /// Words of the vocabulary only.
-    Words,
-    /// `EUR`, `IN_TRANSIT`, `pre-flight`: as members are written, with unknown words.
-    Member,
-    /// Could as well be somebody's name for something; what else the field has must tell.
-    Odd,
-    Barred,
-}
-
 pub(super) struct Admission {
-    hasher: SipHasher24,
+    hasher: KeyedHash,
+    interned: Interned<(Token, Meaning)>,
+    /// What `find` found last where nothing is interned.
+    latest: Option<Token>,
+    interned_values: Interned<Value>,
+    memo: Memo,
     threshold: u32,
     tokens: Generations<Known>,
     values: Generations<KnownValue>,
@@ -151,8 +126,15 @@ pub(super) struct Admission {
 
 impl Admission {
     pub fn new(secret: [u8; 16], threshold: u32, max_tokens: usize, max_values: usize) -> Self {
+        let hasher = KeyedHash::new(secret);
+        // A seed that nobody knows, and that shows nothing of the secret.
+        let seed = hasher.hash(b"interned");
         Self {
-            hasher: SipHasher24::new_with_key(&secret),
+            hasher,
+            interned: Interned::new(seed),
+            latest: None,
+            interned_values: Interned::new(seed),
+            memo: Memo::default(),
             threshold: threshold.max(1),
             tokens: Generations::new(max_tokens),
             values: Generations::new(max_values),
@@ -163,14 +145,39 @@ impl Admission {
         }
     }
 
+    /// Tells two messages apart within this process; nothing of it leaves.
+    pub fn fingerprint(&self, bytes: &[u8]) -> u64 {
+        self.interned.fingerprint(bytes)
+    }
+
     pub fn hash(&self, bytes: &[u8]) -> TokenHash {
-        let mut hasher = self.hasher;
-        hasher.write(bytes);
-        TokenHash(hasher.finish())
+        TokenHash(self.hasher.hash(bytes))
     }
 
     /// The token as it may be kept, and what it means for the value under it.
     pub fn token(&mut self, role: Role, bytes: &[u8], tally: &mut Tally) -> (Token, Meaning) {
+        let (token, meaning) = self.find(role, bytes, tally);
+        (token.clone(), meaning)
+    }
+
+    /// As `token`, without a copy.
+    #[inline]
+    pub fn find(&mut self, role: Role, bytes: &[u8], tally: &mut Tally) -> (&Token, Meaning) {
+        let slot = self.interned.slot(role.salt(), bytes);
+        if !self.interned.is_at(slot, role.salt(), self.tokens.turn(), bytes) {
+            return self.find_slowly(role, bytes, tally);
+        }
+        let Some((token, meaning)) = self.interned.at(slot) else {
+            return (&NOTHING, Meaning::NONE);
+        };
+        if let Some(class) = token.personal {
+            tally.mask(class);
+        }
+        (token, *meaning)
+    }
+
+    #[inline(never)]
+    fn find_slowly(&mut self, role: Role, bytes: &[u8], tally: &mut Tally) -> (&Token, Meaning) {
         let hash = self.hash(bytes);
         let known = self.tokens.get_or_insert_with(hash.0 ^ role.salt(), || classify(role, bytes));
         if let (None, Chance::Recurring(times)) = (&known.text, known.chance) {
@@ -180,7 +187,11 @@ impl Admission {
                 tally.withheld += 1;
             }
         }
-        known.show(hash, known.text.clone(), tally)
+        let (token, meaning) = known.show(hash, tally);
+        if let Some(text) = &token.text {
+            self.interned.keep(role.salt(), self.tokens.turn(), text, (token.clone(), meaning));
+        }
+        (self.latest.insert(token), meaning)
     }
 
     /// As `token`, for a segment of a path: its neighbours count too.
@@ -191,18 +202,25 @@ impl Admission {
         bytes: &[u8],
         tally: &mut Tally,
     ) -> (Token, Meaning) {
+        let own = role.salt() ^ place.key;
+        if let Some((token, meaning)) = self.interned.get(own, self.tokens.turn(), bytes) {
+            return (token.clone(), *meaning);
+        }
         let hash = self.hash(bytes);
-        let key = hash.0 ^ role.salt() ^ place.key;
+        let key = hash.0 ^ own;
         let known = self.tokens.get_or_insert_with(key, || classify(role, bytes));
-        if known.is_word && known.text.is_some() {
-            return known.show(hash, known.text.clone(), tally);
+        if known.text.is_some() && known.chance != Chance::Alone {
+            let shown = known.show(hash, tally);
+            if let Some(text) = &shown.0.text {
+                self.interned.keep(own, self.tokens.turn(), text, shown.clone());
+            }
+            return shown;
         }
         let segments = self.segments.get_or_insert_with(place.key, Segments::default);
         let text = || std::str::from_utf8(bytes).ok().map(Text::admit);
         match known.chance {
             Chance::Recurring(times) => {
-                if known.text.is_none()
-                    && self.is_found
+                if self.is_found
                     && let Need::Times(needed) = segments.note_stranger(hash.0, place.is_at_top)
                     && known.seen.note(self.stamp, self.threshold * times.max(needed))
                 {
@@ -226,42 +244,75 @@ impl Admission {
         if known.text.is_none() && known.chance != Chance::Never {
             tally.withheld += 1;
         }
-        known.show(hash, known.text.clone(), tally)
+        known.show(hash, tally)
     }
 
     /// A value that is written as a string, under a field of this meaning.
     pub fn value(&mut self, bytes: &[u8], meaning: Meaning, tally: &mut Tally) -> Value {
+        self.describe(bytes, meaning, tally)
+    }
+
+    /// As `value`, straight into its place.
+    pub fn value_into(
+        &mut self,
+        bytes: &[u8],
+        meaning: Meaning,
+        tally: &mut Tally,
+        slot: &mut Node,
+    ) {
+        *slot = Node::String(self.describe(bytes, meaning, tally));
+    }
+
+    #[inline(always)]
+    fn describe(&mut self, bytes: &[u8], meaning: Meaning, tally: &mut Tally) -> Value {
+        let may_be_text = meaning.field == Field::Open && meaning.salt != 0;
+        if may_be_text
+            && let Some(value) = self.interned_values.get(meaning.salt, self.values.turn(), bytes)
+        {
+            return value.clone();
+        }
         let hash = self.hash(bytes);
-        let profile = Profile::of(bytes);
-        let personal = personal_class(bytes, profile, meaning.field);
+        let Judgement { formats, length, personal, number, .. } =
+            match self.memo.get(hash, meaning.field) {
+                Some(judgement) => *judgement,
+                None => self.judge(bytes, hash, meaning.field),
+            };
         if let Some(class) = personal {
             tally.mask(class);
         }
-        let formats = format::formats(bytes, profile);
-        let length = count_characters(bytes, profile);
-        let number = formats.contains(Formats::NUMBER).then(|| number(bytes, hash, personal));
-        let text = if personal.is_none() && meaning.field == Field::Open && meaning.salt != 0 {
-            self.enumerable(bytes, profile, hash, meaning)
+        let text = if personal.is_none() && may_be_text {
+            self.enumerable(bytes, Profile::of(bytes), hash, meaning)
         } else {
             None
         };
-        Value {
-            hash,
-            formats,
-            length: u32::try_from(length).unwrap_or(u32::MAX),
-            personal,
-            text,
-            number,
+        let value = Value { hash, formats, length, personal, text, number };
+        if let Some(text) = &value.text {
+            self.interned_values.keep(meaning.salt, self.values.turn(), text, value.clone());
         }
+        value
+    }
+
+    #[inline(never)]
+    fn judge(&mut self, bytes: &[u8], hash: TokenHash, field: Field) -> Judgement {
+        let profile = Profile::of(bytes);
+        let personal = personal_class(bytes, profile, field);
+        let formats = format::formats(bytes, profile);
+        let length = u32::try_from(count_characters(bytes, profile)).unwrap_or(u32::MAX);
+        let number = formats.contains(Formats::NUMBER).then(|| number(bytes, hash, personal));
+        let judgement = Judgement { hash, field, formats, length, personal, number };
+        self.memo.keep(judgement);
+        judgement
     }
 
     /// A JSON number.
     pub fn number(&mut self, bytes: &[u8], meaning: Meaning, tally: &mut Tally) -> Number {
         let hash = self.hash(bytes);
-        let profile = Profile::of(bytes);
         let personal = match meaning.field.personal() {
             Some(class) => Some(class),
-            None if profile.digits >= 11 => detect::detect(bytes, profile),
+            None if bytes.len() >= 11 => {
+                let profile = Profile::of(bytes);
+                if profile.digits >= 11 { detect::detect(bytes, profile) } else { None }
+            }
             None => None,
         };
         if let Some(class) = personal {
@@ -295,12 +346,16 @@ impl Admission {
         if !is_identifier {
             return None;
         }
-        let known =
-            self.values.get_or_insert_with(hash.0 ^ meaning.salt.rotate_left(17), || KnownValue {
-                text: None,
-                likeness: likeness(bytes, profile),
-                seen: Seen::default(),
-            });
+        let key = hash.0 ^ meaning.salt.rotate_left(17);
+        // Where nothing more becomes text, what is may stay, and nothing is remembered.
+        if self.fields.get(meaning.salt).is_some_and(Values::is_crowded) {
+            return self.values.get(key).and_then(|known| known.text.clone());
+        }
+        let known = self.values.get_or_insert_with(key, || KnownValue {
+            text: None,
+            likeness: likeness(bytes, profile),
+            seen: Seen::default(),
+        });
         if known.text.is_some() {
             return known.text.clone();
         }
@@ -319,31 +374,6 @@ impl Admission {
             known.text = std::str::from_utf8(bytes).ok().map(Text::admit);
         }
         known.text.clone()
-    }
-}
-
-impl Known {
-    fn show(&self, hash: TokenHash, text: Option<Text>, tally: &mut Tally) -> (Token, Meaning) {
-        if let Some(class) = self.personal {
-            tally.mask(class);
-        }
-        let token = Token {
-            hash,
-            shape: self.shape,
-            text,
-            is_word: self.is_word,
-            was_produced: false,
-            personal: self.personal,
-        };
-        let meaning = Meaning {
-            field: self.field,
-            names_a_thing: self.names_a_thing,
-            is_person: self.is_person,
-            is_person_collection: self.is_person_collection,
-            is_plural: self.is_plural,
-            salt: hash.0,
-        };
-        (token, meaning)
     }
 }
 
@@ -382,144 +412,4 @@ fn number(bytes: &[u8], hash: TokenHash, personal: Option<Personal>) -> Number {
         hash,
         personal,
     }
-}
-
-fn likeness(bytes: &[u8], profile: Profile) -> Likeness {
-    let shape = shape::shape(bytes, profile);
-    let is_shaped = matches!(shape, Shape::Word | Shape::Compound | Shape::Mixed | Shape::Version);
-    let Ok(text) = std::str::from_utf8(bytes) else { return Likeness::Barred };
-    if !is_shaped || profile.digits > 4 {
-        return Likeness::Barred;
-    }
-    let words = vocabulary::split_words(text);
-    if words_name_a_person(text, &words) {
-        return Likeness::Barred;
-    }
-    if shape == Shape::Version
-        || vocabulary::membership(text, &words, true) != Membership::Stranger
-    {
-        return Likeness::Words;
-    }
-    if words.iter().any(|w| vocabulary::is_gibberish(w) || w.len() > 20) {
-        return Likeness::Barred;
-    }
-    let has_known = words.iter().any(|w| w.len() >= 2 && vocabulary::is_word(w));
-    match (profile.digits, has_known) {
-        (0, true) => Likeness::Member,
-        (0, false) if !profile.has(LOWER) => Likeness::Member,
-        (0, false) | (_, true) => Likeness::Odd,
-        // Letters among digits and no word: as likely a short secret.
-        (_, false) => Likeness::Barred,
-    }
-}
-
-fn words_name_a_person(text: &str, words: &[String]) -> bool {
-    words.iter().any(|w| person_name::is_name(w.as_bytes()))
-        || person_name::is_name(text.to_lowercase().as_bytes())
-}
-
-#[cold]
-fn classify(role: Role, bytes: &[u8]) -> Known {
-    let profile = Profile::of(bytes);
-    let shape = shape::shape(bytes, profile);
-    let mut known = Known {
-        shape,
-        is_word: false,
-        personal: detect::detect(bytes, profile),
-        text: None,
-        chance: Chance::Never,
-        field: Field::Open,
-        names_a_thing: false,
-        is_person: false,
-        is_person_collection: false,
-        is_plural: false,
-        seen: Seen::default(),
-    };
-    // Keys longer than this are data, and would cost more than they tell.
-    let text = match std::str::from_utf8(bytes) {
-        Ok(text) if bytes.len() <= 128 => text,
-        _ => return known,
-    };
-    let words = vocabulary::split_words(text);
-    if words.is_empty() {
-        return known;
-    }
-    if role != Role::Path && role != Role::PathOfPerson {
-        known.field = field_name::classify(&words);
-        known.names_a_thing = field_name::names_a_thing(&words);
-    }
-    known.is_person = field_name::is_person(&words);
-    known.is_person_collection = vocabulary::is_person_collection(&words);
-    // A media type or a cookie of everybody's framework is structure at first sight.
-    let is_well_known = match role {
-        Role::MediaType => super::body::is_well_known(text),
-        Role::Cookie | Role::Header => super::header::is_well_known(text),
-        Role::Name => {
-            let joined = words.concat();
-            field_name::is_credential_name(&joined) || field_name::is_caller_id(&joined)
-        }
-        _ => false,
-    };
-    if is_well_known {
-        known.is_word = true;
-        known.text = Some(Text::admit(text));
-        return known;
-    }
-    known.is_plural = words.last().is_some_and(|w| w.ends_with('s') || w == "people");
-    if known.personal.is_some() {
-        return known;
-    }
-    let is_path = matches!(role, Role::Path | Role::PathOfPerson);
-    let membership = vocabulary::membership(text, &words, !is_path);
-    let is_plain = text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.[]$@: ~".contains(&b));
-    // Digits, dates, ids and random tokens are never structure.
-    let is_structural = matches!(
-        shape,
-        Shape::Word | Shape::Compound | Shape::Mixed | Shape::Version | Shape::Other
-    );
-    known.is_word = is_structural
-        && is_plain
-        && (membership != Membership::Stranger
-            || (shape == Shape::Version && role != Role::NameOfPerson));
-    let is_strict = matches!(role, Role::PathOfPerson | Role::NameOfPerson);
-    if known.is_word && !(is_strict && membership == Membership::Compound) {
-        known.text = Some(Text::admit(text));
-        return known;
-    }
-    if !known.is_word && words_name_a_person(text, &words) {
-        known.personal = Some(Personal::Name);
-        return known;
-    }
-    if is_strict && !known.is_word {
-        // Numbers and UUIDs are told by their shape; anything else is somebody's name.
-        if matches!(shape, Shape::Word | Shape::Compound | Shape::Mixed | Shape::Other) {
-            known.personal = Some(Personal::Username);
-        }
-        return known;
-    }
-    let longest = words.iter().map(|w| w.chars().count()).max().unwrap_or(0);
-    let is_letters = text.chars().all(|c| c.is_alphanumeric() || "-_.[]$@: ~+/".contains(c));
-    let may_recur =
-        is_structural && is_letters && profile.digits <= 4 && bytes.len() <= 64 && longest <= 24;
-    let is_gibberish = words.iter().any(|w| vocabulary::is_gibberish(w));
-    known.chance = match role {
-        Role::Path if may_recur && !is_gibberish && profile.is_only(DIGIT | DOT) => Chance::Alone,
-        Role::Path if may_recur && !is_gibberish => {
-            Chance::Recurring(if profile.digits > 0 { CAUTION } else { 1 })
-        }
-        Role::Path if may_recur || is_short_number(text, shape) => Chance::Alone,
-        Role::Path => Chance::Never,
-        _ if may_recur => Chance::Recurring(if is_gibberish { CAUTION } else { 1 }),
-        _ => Chance::Never,
-    };
-    known
-}
-
-/// `3`, `1.1`, `2.0.1`, `2015-03-31`: versions without a letter, unless something else.
-fn is_short_number(text: &str, shape: Shape) -> bool {
-    shape == Shape::Date
-        || (text.len() <= 8
-            && text.split('.').all(|part| {
-                (1..=2).contains(&part.len()) && part.bytes().all(|b| b.is_ascii_digit())
-            }))
 }

@@ -71,7 +71,9 @@ fn essence<'a>(declared: &[u8], buffer: &'a mut [u8; 100]) -> Option<&'a str> {
 /// A secret stands where the media type should; some are told by capitals, which are lost later.
 fn is_telling(declared: &[u8]) -> bool {
     let essence = cut(declared, b';').0;
-    detect::detect(essence, Profile::of(essence)).is_some()
+    // In lower case it is looked at where it is admitted.
+    essence.iter().any(u8::is_ascii_uppercase)
+        && detect::detect(essence, Profile::of(essence)).is_some()
 }
 
 /// Well-known types are structure at once; others when they recur.

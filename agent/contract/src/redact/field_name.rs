@@ -1,5 +1,6 @@
 //! What the name of a field says about its value: `email`, `firstName`, `card_cvv`, `mot_de_passe`.
 
+use super::person_field;
 use crate::observation::Personal;
 
 /// What may become of a field's values.
@@ -465,7 +466,7 @@ pub(super) fn classify(words: &[String]) -> Field {
     ]) {
         return Field::Quiet;
     }
-    if is_identifier(words, last) || names_a_person(words, last) {
+    if is_identifier(words, last) || person_field::names_a_person(words, last) {
         return Field::Quiet;
     }
     Field::Open
@@ -508,133 +509,6 @@ fn is_identifier(words: &[String], last: &str) -> bool {
     ) || (last == "field" && words.iter().any(|w| w == "id"))
 }
 
-/// Values of such a field name somebody, in whatever way: `author`, `assignedTo`, `created_by`.
-fn names_a_person(words: &[String], last: &str) -> bool {
-    let before = words.iter().rev().nth(1).map_or("", String::as_str);
-    is_person(words)
-        || match last {
-            // Orders are by a field, not by a person.
-            "by" => !matches!(
-                before,
-                "sort" | "sorted" | "order" | "ordered" | "group" | "grouped" | "filter"
-            ),
-            "to" | "from" => {
-                matches!(before, "" | "assigned" | "sent" | "shared" | "delegated" | "reply")
-            }
-            _ => matches!(
-                last,
-                "reviewer"
-                    | "reviewers"
-                    | "reporter"
-                    | "requester"
-                    | "requestor"
-                    | "approver"
-                    | "approvers"
-                    | "editor"
-                    | "editors"
-                    | "maintainer"
-                    | "maintainers"
-                    | "participant"
-                    | "operator"
-                    | "agent"
-                    | "actor"
-                    | "subscriber"
-                    | "subscribers"
-                    | "supervisor"
-                    | "organizer"
-                    | "follower"
-                    | "followers"
-                    | "leader"
-                    | "lead"
-                    | "winner"
-                    | "player"
-                    | "players"
-                    | "worker"
-                    | "workers"
-                    | "staff"
-                    | "doctor"
-                    | "practitioner"
-                    | "host"
-                    | "cc"
-                    | "bcc"
-                    | "recipients"
-                    | "senders"
-                    | "who"
-                    | "whom"
-                    | "tenant"
-                    | "holder"
-                    | "beneficiary"
-                    | "payer"
-                    | "payee"
-                    | "signer"
-                    | "signatory"
-                    | "caller"
-                    | "committer"
-                    | "uploader"
-                    | "submitter"
-                    | "initiator"
-                    | "collaborator"
-                    | "collaborators"
-                    | "accounts"
-                    | "students"
-                    | "teachers"
-                    | "buyers"
-                    | "sellers"
-                    | "managers"
-                    | "creators"
-                    | "candidates"
-                    | "applicants"
-                    | "responsible"
-                    | "mentions"
-                    | "mention"
-            ),
-        }
-}
-
-/// Names by which a query carries the caller's credential; joined and in lower case.
-pub(super) fn is_credential_name(joined: &str) -> bool {
-    matches!(
-        joined,
-        "apikey"
-            | "xapikey"
-            | "accesstoken"
-            | "xaccesstoken"
-            | "token"
-            | "authtoken"
-            | "xauthtoken"
-            | "apitoken"
-            | "apptoken"
-            | "usertoken"
-            | "bearertoken"
-            | "bearer"
-            | "sessiontoken"
-            | "accesskey"
-            | "appkey"
-            | "userkey"
-            | "authkey"
-            | "sessionkey"
-            | "subscriptionkey"
-            | "auth"
-            | "jwt"
-            | "sig"
-            | "clientsecret"
-            | "apisecret"
-            | "appsecret"
-    )
-}
-
-/// Half of a credential in two parts (`app_id` and `app_key`), or the whole of one, by its value.
-pub(super) fn is_caller_id(joined: &str) -> bool {
-    matches!(joined, "appid" | "applicationid" | "appcode")
-}
-
-/// Long enough and with digits: made by an issuer, not by a person who names an application.
-pub(super) fn looks_issued(value: &[u8]) -> bool {
-    value.len() >= 8
-        && value.iter().any(u8::is_ascii_digit)
-        && value.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
-}
-
 /// Values of such a field name a thing, so a later path may hold them.
 pub(super) fn names_a_thing(words: &[String]) -> bool {
     let last = words.last().map_or("", String::as_str);
@@ -671,64 +545,4 @@ pub(super) fn names_a_thing(words: &[String]) -> bool {
         )
     };
     is_key(last) || (last == "field" && is_key(before))
-}
-
-/// The object under this key describes a person.
-pub(super) fn is_person(words: &[String]) -> bool {
-    words.last().is_some_and(|last| {
-        matches!(
-            last.as_str(),
-            "user"
-                | "users"
-                | "customer"
-                | "customers"
-                | "patient"
-                | "patients"
-                | "member"
-                | "members"
-                | "person"
-                | "people"
-                | "persons"
-                | "employee"
-                | "employees"
-                | "contact"
-                | "contacts"
-                | "profile"
-                | "profiles"
-                | "author"
-                | "authors"
-                | "owner"
-                | "owners"
-                | "assignee"
-                | "assignees"
-                | "student"
-                | "students"
-                | "teacher"
-                | "driver"
-                | "drivers"
-                | "guest"
-                | "guests"
-                | "passenger"
-                | "passengers"
-                | "recipient"
-                | "sender"
-                | "billing"
-                | "shipping"
-                | "buyer"
-                | "seller"
-                | "candidate"
-                | "applicant"
-                | "attendee"
-                | "attendees"
-                | "participants"
-                | "friend"
-                | "friends"
-                | "creator"
-                | "manager"
-                | "client"
-                | "clients"
-                | "account"
-                | "me"
-        )
-    })
 }

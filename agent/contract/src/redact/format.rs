@@ -4,7 +4,8 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use super::{
     alphabet::{
-        ANY_LETTER, AT, COLON, DASH, DIGIT, DOT, HIGH, LOWER, PLUS, Profile, SLASH, SPACE, UPPER,
+        ANY_LETTER, AT, COLON, DASH, DIGIT, DOT, HEX_LETTER, HIGH, LOWER, PLUS, Profile, SLASH,
+        SPACE, UPPER,
     },
     detect::{email, is_uuid, secret},
 };
@@ -46,7 +47,8 @@ pub(super) fn formats(bytes: &[u8], profile: Profile) -> Formats {
     add(is_uuid(bytes), Formats::UUID);
     add(profile.has(AT) && email::contains(bytes) && !profile.has(SLASH | COLON), Formats::EMAIL);
     if profile.has(COLON) {
-        add(profile.length >= 2 && parses::<Ipv6Addr>(bytes), Formats::IPV6);
+        let may_be_ipv6 = profile.length >= 2 && profile.is_only(DIGIT | HEX_LETTER | COLON | DOT);
+        add(may_be_ipv6 && parses::<Ipv6Addr>(bytes), Formats::IPV6);
         add(is_uri(bytes), Formats::URI);
     }
     add(*first == b'P' && is_duration(bytes), Formats::DURATION);
@@ -85,7 +87,7 @@ pub(super) fn is_number(bytes: &[u8]) -> bool {
     rest.is_empty()
 }
 
-fn count_digits(bytes: &[u8]) -> usize {
+pub(super) fn count_digits(bytes: &[u8]) -> usize {
     bytes.iter().take_while(|b| b.is_ascii_digit()).count()
 }
 
@@ -96,6 +98,11 @@ pub(super) fn magnitude_bits(number: &[u8]) -> u8 {
         let digits = unsigned.get(..count_digits(unsigned)).unwrap_or_default();
         if digits.len() > 20 {
             return 65;
+        }
+        if digits.len() <= 19 {
+            let value =
+                digits.iter().fold(0u64, |sum, d| sum * 10 + u64::from(d.wrapping_sub(b'0')));
+            return u8::try_from(64 - value.leading_zeros()).unwrap_or(64);
         }
         let value = digits.iter().fold(0u128, |sum, d| sum * 10 + u128::from(d.wrapping_sub(b'0')));
         return u8::try_from(128 - value.leading_zeros()).unwrap_or(65).min(65);

@@ -12,6 +12,7 @@ use super::{
     Tally,
     admission::{Admission, Meaning, Role},
     alphabet::Profile,
+    caller::{self, Caller},
     detect::{self, secret},
     field_name::{self, Field},
     target::cut,
@@ -111,16 +112,9 @@ fn keep(
     let class = meaning.field.personal().filter(|class| field_name::is_credential(*class));
     // Without a salt no value of a header becomes text.
     let shaped = admission.value(value, Meaning { salt: 0, ..meaning }, tally);
-    let is_key = || {
-        std::str::from_utf8(spelling).is_ok_and(|name| {
-            let joined = vocabulary::split_words(name).concat();
-            field_name::is_caller_id(joined.strip_prefix('x').unwrap_or(&joined))
-        }) && field_name::looks_issued(value)
-    };
+    let is_key = meaning.caller == Caller::Id && caller::looks_issued(value);
     if is_request
-        && (class.is_some()
-            || (meaning.names_a_thing && is_key())
-            || admission.repeats_as_credential(value, meaning, &shaped))
+        && (class.is_some() || is_key || admission.repeats_as_credential(value, meaning, &shaped))
         && let Some(text) = &token.text
         && !text.as_str().to_ascii_lowercase().contains("srf")
         && !text.as_str().eq_ignore_ascii_case("x-signature")

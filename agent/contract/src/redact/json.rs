@@ -46,6 +46,9 @@ pub(super) struct Json<'a, 'b> {
     stop: Option<Stop>,
 }
 
+/// Room that an object gets with its first member; most have fewer.
+const USUAL_MEMBERS: usize = 8;
+
 /// A string between its quotes.
 #[derive(Clone, Copy)]
 struct Raw {
@@ -92,12 +95,15 @@ impl<'a, 'b> Json<'a, 'b> {
                 break;
             }
             let start = self.at;
-            let node = if count < self.limits.items {
-                self.value(place)
+            let mut node = None;
+            if count < self.limits.items {
+                let mut slot = Node::Null;
+                if self.value(place, &mut slot) {
+                    node = Some(slot);
+                }
             } else {
                 self.skip_value(Meaning::NONE);
-                None
-            };
+            }
             // A number that ends where the text was cut may go on.
             let may_go_on =
                 is_cut && self.at >= self.bytes.len() && matches!(node, Some(Node::Number(_)));
@@ -142,44 +148,50 @@ impl<'a, 'b> Json<'a, 'b> {
         self.stop = Some(if self.at >= self.bytes.len() { Stop::End } else { stop });
     }
 
-    fn value(&mut self, place: Place) -> Option<Node> {
+    /// Reads one value into `slot`, where it stays: nodes are large, and moving them about costs
+    /// more than reading them. False where there was none, and the slot says nothing then.
+    fn value(&mut self, place: Place, slot: &mut Node) -> bool {
         match self.peek() {
+            Some(b'"') => return self.string_value(place.meaning, slot),
+            Some(b'-' | b'0'..=b'9' | b'N' | b'I') => {
+                return self.number_value(place.meaning, place.depth, slot);
+            }
             Some(b'{' | b'[') if place.depth >= self.limits.depth => {
                 let is_object = self.peek() == Some(b'{');
                 self.skip_value(Meaning::NONE);
-                Some(if is_object {
+                *slot = if is_object {
                     Node::Object { members: Vec::new(), is_closed: false }
                 } else {
                     Node::Array { items: Vec::new(), length: 0, is_closed: false }
-                })
+                };
             }
-            Some(b'{') => Some(self.object(place)),
-            Some(b'[') => Some(self.array(place)),
-            Some(b'"') => self.string_value(place.meaning),
-            Some(b'-' | b'0'..=b'9' | b'N' | b'I') => self.number_value(place.meaning, place.depth),
-            Some(b't') => self.literal(b"true", Node::Bool),
-            Some(b'f') => self.literal(b"false", Node::Bool),
-            Some(b'n') => self.literal(b"null", Node::Null),
+            Some(b'{') => *slot = self.object(place),
+            Some(b'[') => *slot = self.array(place),
+            Some(b't') => return self.literal(b"true", Node::Bool, slot),
+            Some(b'f') => return self.literal(b"false", Node::Bool, slot),
+            Some(b'n') => return self.literal(b"null", Node::Null, slot),
             _ => {
                 self.halt(Stop::Bad);
-                None
+                return false;
             }
         }
+        true
     }
 
-    fn literal(&mut self, word: &[u8], node: Node) -> Option<Node> {
+    fn literal(&mut self, word: &[u8], node: Node, slot: &mut Node) -> bool {
         let rest = self.bytes.get(self.at..).unwrap_or_default();
         if rest.starts_with(word) {
             self.at += word.len();
-            return Some(node);
+            *slot = node;
+            return true;
         }
         self.stop = Some(if word.starts_with(rest) { Stop::End } else { Stop::Bad });
-        None
+        false
     }
 
     fn object(&mut self, place: Place) -> Node {
         self.at += 1;
-        let mut members = Vec::new();
+        let mut members: Vec<(Token, Node)> = Vec::new();
         let mut is_closed = false;
         let mut left_out = false;
         let mut in_person = place.in_person;
@@ -204,7 +216,15 @@ impl<'a, 'b> Json<'a, 'b> {
                 }
             }
             is_first = false;
-            let Some((token, meaning)) = self.key(place.keys_name_persons) else { break };
+            let Some(raw) = self.key() else { break };
+            let role = if place.keys_name_persons { Role::NameOfPerson } else { Role::Name };
+            let unescaped = if raw.is_escaped { self.unescape(raw) } else { Vec::new() };
+            let bytes = if raw.is_escaped { &unescaped } else { slice(self.bytes, raw) };
+            let (token, meaning) = self.admission.find(role, bytes, self.tally);
+            if self.at >= self.bytes.len() {
+                self.stop = Some(Stop::End);
+                break;
+            }
             in_person |= meaning.field.personal().is_some_and(|class| {
                 matches!(
                     class,
@@ -215,7 +235,17 @@ impl<'a, 'b> Json<'a, 'b> {
             if meaning.field == Field::Name && in_person {
                 meaning.field = Field::Personal(Personal::Name);
             }
-            if members.len() >= self.limits.members {
+            // Of duplicate keys the last one counts, as nearly every parser has it.
+            let twin = members.iter().position(|(t, _)| t.hash == token.hash);
+            let is_left_out = twin.is_none() && members.len() >= self.limits.members;
+            if twin.is_none() && !is_left_out {
+                if members.is_empty() {
+                    members.reserve(USUAL_MEMBERS);
+                }
+                // Made in its place, which `push` does not do.
+                members.resize_with(members.len() + 1, || (token.clone(), Node::Null));
+            }
+            if is_left_out {
                 left_out = true;
                 self.skip_value(meaning);
                 continue;
@@ -228,18 +258,23 @@ impl<'a, 'b> Json<'a, 'b> {
                     && meaning.is_person
                     && meaning.is_plural,
             };
-            let Some(node) = self.value(inner) else { break };
-            if meaning.field == Field::Name {
-                unsure_name = Some(members.len());
-            }
-            // Of duplicate keys the last one counts, as nearly every parser has it.
-            match members.iter().position(|(t, _): &(Token, Node)| t.hash == token.hash) {
-                Some(i) => {
-                    if let Some(member) = members.get_mut(i) {
-                        *member = (token, node);
-                    }
+            let index = twin.unwrap_or(members.len().saturating_sub(1));
+            if let Some(twin) = twin {
+                let mut node = Node::Null;
+                if !self.value(inner, &mut node) {
+                    break;
                 }
-                None => members.push((token, node)),
+                if let Some((_, slot)) = members.get_mut(twin) {
+                    *slot = node;
+                }
+            } else if let Some((_, slot)) = members.last_mut()
+                && !self.value(inner, slot)
+            {
+                members.pop();
+                break;
+            }
+            if meaning.field == Field::Name {
+                unsure_name = Some(index);
             }
         }
         if in_person
@@ -253,7 +288,7 @@ impl<'a, 'b> Json<'a, 'b> {
     }
 
     /// A member's key and its colon.
-    fn key(&mut self, names_person: bool) -> Option<(Token, Meaning)> {
+    fn key(&mut self) -> Option<Raw> {
         if self.peek() != Some(b'"') {
             self.halt(Stop::Bad);
             return None;
@@ -266,18 +301,7 @@ impl<'a, 'b> Json<'a, 'b> {
         }
         self.at += 1;
         self.skip_blank();
-        let role = if names_person { Role::NameOfPerson } else { Role::Name };
-        let found = if raw.is_escaped {
-            let text = self.unescape(raw);
-            self.admission.token(role, &text, self.tally)
-        } else {
-            self.admission.token(role, self.slice(raw), self.tally)
-        };
-        if self.at >= self.bytes.len() {
-            self.stop = Some(Stop::End);
-            return None;
-        }
-        Some(found)
+        Some(raw)
     }
 
     fn array(&mut self, place: Place) -> Node {
@@ -311,65 +335,75 @@ impl<'a, 'b> Json<'a, 'b> {
                 }
                 continue;
             }
-            let Some(node) = self.value(inner) else { break };
-            items.push(node);
+            items.resize_with(items.len() + 1, || Node::Null);
+            if let Some(slot) = items.last_mut()
+                && !self.value(inner, slot)
+            {
+                items.pop();
+                break;
+            }
             length = length.saturating_add(1);
         }
         Node::Array { items, length, is_closed }
     }
 
-    fn string_value(&mut self, meaning: Meaning) -> Option<Node> {
-        let raw = self.string()?;
-        let value = if raw.is_escaped {
-            let text = self.unescape(raw);
-            self.admission.value(&text, meaning, self.tally)
-        } else {
-            self.admission.value(self.slice(raw), meaning, self.tally)
-        };
+    fn string_value(&mut self, meaning: Meaning, slot: &mut Node) -> bool {
+        let Some(raw) = self.string() else { return false };
+        let unescaped = if raw.is_escaped { self.unescape(raw) } else { Vec::new() };
+        let bytes = if raw.is_escaped { &unescaped } else { slice(self.bytes, raw) };
+        self.admission.value_into(bytes, meaning, self.tally, slot);
         if let Some(produced) = self.produced.as_deref_mut()
+            && let Node::String(value) = slot
             && (1..=64).contains(&value.length)
             && (value.length >= 3 || meaning.names_a_thing)
-            && (raw.is_escaped
-                || !self.bytes.get(raw.start..raw.end).unwrap_or_default().contains(&b' '))
+            && (raw.is_escaped || !bytes.contains(&b' '))
         {
             produced.insert(value.hash.0);
         }
-        Some(Node::String(value))
+        true
     }
 
-    fn number_value(&mut self, meaning: Meaning, depth: u32) -> Option<Node> {
+    fn number_value(&mut self, meaning: Meaning, depth: u32, slot: &mut Node) -> bool {
         let rest = self.bytes.get(self.at..).unwrap_or_default();
-        let end = rest
-            .iter()
-            .position(|b| !(b.is_ascii_alphanumeric() || matches!(b, b'+' | b'-' | b'.')))
-            .unwrap_or(rest.len());
+        let digits = format::count_digits(rest.get(..20).unwrap_or(rest));
+        let is_plain = (1..=19).contains(&digits)
+            && (digits == 1 || rest.first() != Some(&b'0'))
+            && matches!(rest.get(digits), Some(b',' | b'}' | b']' | b' ' | b'\n' | b'\r'));
+        let end = if is_plain {
+            digits
+        } else {
+            rest.iter()
+                .position(|b| !(b.is_ascii_alphanumeric() || matches!(b, b'+' | b'-' | b'.')))
+                .unwrap_or(rest.len())
+        };
         let text = rest.get(..end).unwrap_or_default();
         self.at += end;
-        if !format::is_number(text) {
+        if !is_plain && !format::is_number(text) {
             if end == rest.len() {
                 // Cut in the middle, where nothing more can be said; or a bare word at the end.
                 self.stop = Some(Stop::End);
-                return None;
+                return false;
             }
             // What Python and JavaScript write for numbers that JSON does not have.
             if matches!(text, b"NaN" | b"Infinity" | b"-Infinity") {
                 let hash = self.admission.hash(text);
                 let is_negative = text.first() == Some(&b'-');
-                return Some(Node::Number(Number {
+                *slot = Node::Number(Number {
                     is_integer: false,
                     is_negative,
                     bits: 0,
                     hash,
                     personal: None,
-                }));
+                });
+                return true;
             }
             self.stop = Some(Stop::Bad);
-            return None;
+            return false;
         }
         if end == rest.len() && depth > 0 {
             // The brackets around it are open, so the text was cut, perhaps inside the number.
             self.stop = Some(Stop::End);
-            return None;
+            return false;
         }
         let number = self.admission.number(text, meaning, self.tally);
         if let Some(produced) = self.produced.as_deref_mut()
@@ -379,7 +413,8 @@ impl<'a, 'b> Json<'a, 'b> {
         {
             produced.insert(number.hash.0);
         }
-        Some(Node::Number(number))
+        *slot = Node::Number(number);
+        true
     }
 
     fn string(&mut self) -> Option<Raw> {
@@ -403,14 +438,10 @@ impl<'a, 'b> Json<'a, 'b> {
         }
     }
 
-    fn slice(&self, raw: Raw) -> &'a [u8] {
-        self.bytes.get(raw.start..raw.end).unwrap_or_default()
-    }
-
     /// RFC 8259 section 7. Broken escapes stay as they are; lone surrogates become U+FFFD.
     fn unescape(&self, raw: Raw) -> Vec<u8> {
         let mut text = Vec::with_capacity(raw.end - raw.start);
-        let mut rest = self.slice(raw);
+        let mut rest = slice(self.bytes, raw);
         while let Some((&b, tail)) = rest.split_first() {
             rest = tail;
             if b != b'\\' {
@@ -469,11 +500,11 @@ impl<'a, 'b> Json<'a, 'b> {
                     self.skip_blank();
                     if depth > 0 && self.peek() == Some(b':') {
                         (_, meaning) =
-                            self.admission.token(Role::Name, self.slice(raw), self.tally);
+                            self.admission.token(Role::Name, slice(self.bytes, raw), self.tally);
                         continue;
                     }
                     if meaning.names_a_thing && (1..=64).contains(&(raw.end - raw.start)) {
-                        let hash = self.admission.hash(self.slice(raw));
+                        let hash = self.admission.hash(slice(self.bytes, raw));
                         self.remember(hash.0);
                     }
                 }
@@ -507,20 +538,28 @@ impl<'a, 'b> Json<'a, 'b> {
     }
 }
 
-/// Where the first quote or backslash is; eight bytes at a time, for most strings are longer.
+fn slice(bytes: &[u8], raw: Raw) -> &[u8] {
+    bytes.get(raw.start..raw.end).unwrap_or_default()
+}
+
+/// Where the first quote or backslash is; eight bytes at a time.
+#[inline]
 fn find_quote(bytes: &[u8]) -> Option<usize> {
     const ONES: u64 = 0x0101_0101_0101_0101;
-    let has_zero = |word: u64| word.wrapping_sub(ONES) & !word & (ONES << 7) != 0;
+    // The high bit of each byte that is zero; bits above the lowest of them may be wrong.
+    let zeros = |word: u64| word.wrapping_sub(ONES) & !word & (ONES << 7);
     let mut at = 0;
-    let (words, _) = bytes.as_chunks::<8>();
+    let (words, tail) = bytes.as_chunks::<8>();
     for word in words {
         let word = u64::from_le_bytes(*word);
-        if has_zero(word ^ (ONES * u64::from(b'"'))) || has_zero(word ^ (ONES * u64::from(b'\\'))) {
-            break;
+        let found =
+            zeros(word ^ (ONES * u64::from(b'"'))) | zeros(word ^ (ONES * u64::from(b'\\')));
+        if found != 0 {
+            return Some(at + found.trailing_zeros() as usize / 8);
         }
         at += 8;
     }
-    bytes.get(at..)?.iter().position(|b| matches!(b, b'"' | b'\\')).map(|i| at + i)
+    tail.iter().position(|b| matches!(b, b'"' | b'\\')).map(|i| at + i)
 }
 
 fn is_structured(node: &Node) -> bool {

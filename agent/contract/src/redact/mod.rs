@@ -15,11 +15,17 @@
 mod admission;
 mod alphabet;
 mod body;
+mod caller;
+mod classify;
 mod detect;
 mod field_name;
 mod format;
 mod header;
+mod intern;
 mod json;
+mod keyed_hash;
+mod memo;
+mod person_field;
 mod produced;
 mod recurrence;
 mod shape;
@@ -55,7 +61,7 @@ pub struct RedactConfig {
     pub max_tokens: u32,
     /// Values of possible enumerations remembered in each of two generations, about 80 bytes each.
     pub max_values: u32,
-    /// Values that the service produced, in each of two generations, about 10 bytes each.
+    /// Values that the service produced and that are remembered, about 4 bytes each.
     pub max_produced: u32,
 }
 
@@ -68,7 +74,7 @@ impl Default for RedactConfig {
             max_items: 16,
             max_tokens: 4096,
             max_values: 4096,
-            max_produced: 16_384,
+            max_produced: 32_768,
         }
     }
 }
@@ -217,13 +223,13 @@ impl Redactor {
         // A prefix is enough: bodies that differ later count as the same, which errs towards less text.
         let body = match content.get(..256).unwrap_or(content) {
             [] => 0,
-            prefix => self.admission.hash(prefix).0 ^ request.message.body.length | 1,
+            prefix => self.admission.fingerprint(prefix) ^ request.message.body.length | 1,
         };
         self.admission.stamp = Stamp {
             exchange: self.admission.stamp.exchange.wrapping_add(1),
             flow: exchange.flow.0,
             body,
-            target: self.admission.hash(request.target()).0,
+            target: self.admission.fingerprint(request.target()),
             at: u32::try_from(exchange.started / 1_000_000_000).unwrap_or(u32::MAX),
         };
         // What was not found may be anybody's guess, so its segments prove nothing.

@@ -30,16 +30,28 @@ pub(super) struct Generations<V> {
     young: Map<V>,
     old: Map<V>,
     capacity: usize,
+    turn: u32,
 }
 
 impl<V> Generations<V> {
+    /// Changes whenever something was forgotten.
+    pub fn turn(&self) -> u32 {
+        self.turn
+    }
+
     pub fn new(capacity: usize) -> Self {
-        Self { young: Map::default(), old: Map::default(), capacity: capacity.max(16) }
+        Self { young: Map::default(), old: Map::default(), capacity: capacity.max(16), turn: 0 }
+    }
+
+    pub fn get(&self, key: u64) -> Option<&V> {
+        self.young.get(&key).or_else(|| self.old.get(&key))
     }
 
     pub fn get_or_insert_with(&mut self, key: u64, make: impl FnOnce() -> V) -> &mut V {
         if self.young.len() >= self.capacity && !self.young.contains_key(&key) {
-            self.old = std::mem::take(&mut self.young);
+            std::mem::swap(&mut self.old, &mut self.young);
+            self.young.clear();
+            self.turn = self.turn.wrapping_add(1);
         }
         match self.young.entry(key) {
             Entry::Occupied(entry) => entry.into_mut(),

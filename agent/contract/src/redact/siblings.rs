@@ -4,9 +4,9 @@
 use super::recurrence::{Seen, Stamp};
 
 /// At most this many different strangers below one path may become text.
-const MAX_STRANGERS: usize = 24;
+const MAX_STRANGERS: usize = 16;
 /// As above, for the first segment after the base of an interface: there are collections.
-const MAX_STRANGERS_AT_TOP: usize = 48;
+const MAX_STRANGERS_AT_TOP: usize = 32;
 /// Exchanges in which a segment must be the only one of its place, to be text whatever its shape.
 const ALONE: u32 = 8;
 
@@ -83,7 +83,9 @@ impl Segments {
 
     /// True once the segment was the only one here often enough, and until another comes.
     pub fn is_alone(&self, hash: u64, threshold: u32) -> bool {
-        self.first == Some(hash) && !self.has_several && self.alone.has_reached(ALONE.max(threshold))
+        self.first == Some(hash)
+            && !self.has_several
+            && self.alone.has_reached(ALONE.max(threshold))
     }
 }
 

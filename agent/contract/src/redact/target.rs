@@ -4,7 +4,8 @@ use super::{
     Tally,
     admission::{Admission, Meaning, PathPlace, Role, count_characters},
     alphabet::{Profile, decode_percent},
-    field_name::{self, Field},
+    caller::{self, Caller},
+    field_name::Field,
     format,
     produced::Produced,
     vocabulary,
@@ -81,6 +82,7 @@ pub(super) fn read_path(
     let mut kinds: Vec<(bool, bool)> = Vec::with_capacity(8);
     let mut has_trailing_slash = false;
     let mut place = PathPlace::ROOT;
+    let mut is_below_login = false;
     for raw in path.split(|b| *b == b'/') {
         // RFC 3986 section 3.3: `;` introduces parameters of a segment.
         let stem = cut(raw, b';').0;
@@ -108,10 +110,13 @@ pub(super) fn read_path(
             break;
         }
         let (stem, suffix) = split_suffix(stem);
-        let follows_persons = kinds.last().is_some_and(|(is_collection, _)| *is_collection);
+        let follows_persons =
+            is_below_login || kinds.last().is_some_and(|(is_collection, _)| *is_collection);
         let role = if follows_persons { Role::PathOfPerson } else { Role::Path };
         let (mut token, meaning) = admission.segment(role, place, stem, tally);
         place = place.below(&token);
+        // `/basic-auth/{user}/{passwd}`, `/digest-auth/{qop}/{user}/{passwd}`.
+        is_below_login |= token.text.as_ref().is_some_and(|t| t.as_str().ends_with("-auth"));
         // A single word of the vocabulary coincides with values too easily to say anything.
         token.was_produced =
             (!token.is_word || token.shape == Shape::Compound) && produced.contains(token.hash.0);
@@ -243,8 +248,8 @@ pub(super) fn read_query(
         token.was_produced =
             meaning.salt != 0 && value.text.is_none() && produced.contains(value.hash.0);
         if let Some(name) = &token.text
-            && (is_credential_parameter(name.as_str(), bytes, meaning)
-                || (!is_cursor(name.as_str())
+            && (is_credential_parameter(bytes, meaning)
+                || (meaning.caller != Caller::Cursor
                     && admission.repeats_as_credential(bytes, meaning, &value)))
         {
             found.credentials.push(Credential::QueryKey(name.clone()));
@@ -255,37 +260,16 @@ pub(super) fn read_query(
     found
 }
 
-/// Opaque, and repeated by whoever reads a page twice.
-fn is_cursor(name: &str) -> bool {
-    vocabulary::split_words(name).iter().any(|w| {
-        matches!(
-            w.as_str(),
-            "cursor"
-                | "page"
-                | "next"
-                | "after"
-                | "before"
-                | "continuation"
-                | "state"
-                | "id"
-                | "ids"
-                | "hash"
-                | "digest"
-                | "filter"
-        )
-    })
-}
-
 /// A parameter that identifies the caller, rather than a page or a signed link.
-fn is_credential_parameter(name: &str, value: &[u8], meaning: Meaning) -> bool {
-    let joined = vocabulary::split_words(name).concat();
-    match joined.as_str() {
-        _ if field_name::is_credential_name(&joined) => true,
-        _ if field_name::is_caller_id(&joined) => field_name::looks_issued(value),
-        // `key` alone is the key of a map more often.
-        "key" => value.len() >= 16 && Shape::Word != super::shape::shape(value, Profile::of(value)),
-        _ => {
-            matches!(meaning.field, Field::Personal(class @ Personal::ApiKey) if field_name::is_credential(class))
+fn is_credential_parameter(value: &[u8], meaning: Meaning) -> bool {
+    match meaning.caller {
+        Caller::Key => true,
+        Caller::Id => caller::looks_issued(value),
+        Caller::KeyByValue => {
+            value.len() >= 16 && Shape::Word != super::shape::shape(value, Profile::of(value))
+        }
+        Caller::Unknown | Caller::Cursor => {
+            matches!(meaning.field, Field::Personal(Personal::ApiKey))
         }
     }
 }

@@ -62,7 +62,8 @@ fn pairs() -> &'static [[u8; 26]; 26] {
         let mut counts = [[0u8; 26]; 26];
         for word in WORDS.split_ascii_whitespace() {
             for pair in word.as_bytes().windows(2) {
-                if let Some(count) = pair_of(pair).and_then(|(a, b)| counts.get_mut(a)?.get_mut(b)) {
+                if let Some(count) = pair_of(pair).and_then(|(a, b)| counts.get_mut(a)?.get_mut(b))
+                {
                     *count = count.saturating_add(1);
                 }
             }
@@ -153,7 +154,8 @@ pub(super) fn is_version(token: &str) -> bool {
     }
 }
 
-/// Collections whose members are persons: the segment after one names somebody.
+/// Collections whose members are persons, and doors that persons pass: the segment after one names
+/// somebody, or is somebody's password.
 pub(super) fn is_person_collection(words: &[String]) -> bool {
     words.last().is_some_and(|last| {
         matches!(
@@ -240,6 +242,9 @@ pub(super) fn is_person_collection(words: &[String]) -> bool {
                 | "leads"
                 | "collaborator"
                 | "collaborators"
+                | "auth"
+                | "passwd"
+                | "password"
         )
     })
 }

@@ -131,6 +131,7 @@ impl Book {
         for (_, _, known) in self.knowledge.sources(service) {
             union.combine(known);
         }
+        union.shrink();
         union
     }
 

@@ -3,6 +3,8 @@
 
 use std::{collections::HashSet, sync::OnceLock};
 
+use crate::redact::vocabulary;
+
 /// Any word of the token is a name. `words` are lower case.
 pub(in crate::redact) fn is_name(word: &[u8]) -> bool {
     static SET: OnceLock<HashSet<&'static [u8]>> = OnceLock::new();
@@ -10,6 +12,29 @@ pub(in crate::redact) fn is_name(word: &[u8]) -> bool {
         && SET
             .get_or_init(|| NAMES.split_ascii_whitespace().map(str::as_bytes).collect())
             .contains(word)
+}
+
+/// A given name and a family name run together (`juliewagner`, `pavelgoldberg7`): one of them is
+/// known, and the rest is no word of the vocabulary. `word` is in lower case.
+pub(in crate::redact) fn is_joined_name(word: &[u8]) -> bool {
+    let digits = word.iter().rev().take_while(|b| b.is_ascii_digit()).count();
+    let letters = word.get(..word.len() - digits).unwrap_or_default();
+    if !(7..=28).contains(&letters.len()) || !letters.iter().all(u8::is_ascii_lowercase) {
+        return false;
+    }
+    let is_unknown =
+        |part: &[u8]| std::str::from_utf8(part).is_ok_and(|part| !vocabulary::is_word(part));
+    // The longest name counts: `victoria` before `victor`.
+    let ends = || 3..=letters.len().saturating_sub(3);
+    let given = ends()
+        .rev()
+        .filter_map(|at| letters.split_at_checked(at))
+        .find(|(given, _)| given.len() >= 4 && is_name(given));
+    let family = ends()
+        .filter_map(|at| letters.split_at_checked(at))
+        .find(|(_, family)| family.len() >= 5 && is_name(family));
+    given.is_some_and(|(_, rest)| is_name(rest) || (rest.len() >= 4 && is_unknown(rest)))
+        || family.is_some_and(|(rest, _)| is_unknown(rest))
 }
 
 const NAMES: &str = "\
@@ -69,4 +94,57 @@ nelson nielsen novak obrien oconnor oliveira ortega ortiz owens pavlov pereira p
 petersen popov powell quentin ramona reyes ribeiro ricci richardson rizzo rossini ruiz samira \
 sanders sandoval santoro saunders schaefer schulze sergeev soares sokolov soto souza stevens suarez \
 sullivan suzuki svensson thibault thiago vargas vasquez vega vogel volkov wallace walsh werther \
-winston wojciech yuki yuto zahra";
+winston wojciech yuki yuto zahra \
+ada agnieszka alasdair alec alfredo alistair alvin anders angus anika annika antonia antonella ariana \
+armando arturo augusto axel beata benoit berta birgit bjarne bogdan brigitte caleb callum carina \
+catalina cecil cedric chiara ciara clarence claus cliff clifford clyde colette cornelia cornelius \
+cosimo craig cyril damien damian darius darren deepak delphine derek dietrich dilip donatella dorian \
+doris dorothea douglass eamon edgar edith edmund edsger edwin eileen elias elijah elise eliza elodie \
+elsa emanuel enrico enrique enzo erika ernesto esme estelle eunice evelyn ezra farah faisal ferdinand \
+filip finn fiona florent frances freddie frida gemma geoffrey gerhard gertrude grace gilbert gilles giorgio \
+giuliano glenn gloria goran graciela gregor gregory grigory guido gunnar hakan harriet harvey hector \
+heike heinz hendrik henrietta herbert herman hilda hiro holger horst hubert hugh hyun ignacio ilya \
+imogen ingo irving isabela isaiah ivana ivy jada jakob jakub jana janek jared jarek jasmin jasmine \
+javed jeanette jerzy joachim joanne joaquin jochen jolanta josephina josie jozef juana julio jun \
+jurgen kaito kamal kareem karina kasper katja katrin kavita kay keiko kerry khalid kiran klara konrad \
+kristen kristina kurt lakshmi lamar lance latif lavanya leandro lennart leona leonie leopold lev \
+lewin lidia liesel lionel lise loretta lothar lucille ludwig lukasz lynn mabel maeve maksim malala \
+manfred manuela marcin margot marianne marisa marjorie marlene marvin mateusz maureen maya meera \
+mehdi milena milos mina miriam mirko mohan moises moritz moshe muriel myriam nadine \
+nandini natascha nelly nestor nigel nikhil nils nikita noel noemi noor norbert odette olaf oleg \
+olivier oskar ottavia pascale pauline pawel penelope pernille petr philippa phoebe pilar \
+piotr prakash pranav quincy radia raj rafal ralf ramesh randall rania rashid raul ravi reinhard \
+reza rita robyn rodney rohan rolf ronan rosalind rosemary roxana rudolf rupert sachin sadie safia \
+salma sameer sandeep sanjana saskia sebastien selma seth shane shreya siegfried sigrid silvana \
+simona soren stanislav stella stig sunil suresh susanna sybille tamara tariq tatsuya tess thelma \
+theodor tim tina tobiah torsten trevor ulf ulrich ulrike uma valentin valeria vijay viola vivian \
+vlad volker waldemar waltraud wenzel wilfried wilhelmina wolfram xavi yannick yasmine yoko yuri \
+zain zara zeynep zoltan zuzana \
+abbott acosta adler aguilar albrecht allison andersen andersson arroyo atkinson ayala baldwin \
+banerjee barnett barrett bartlett becerra benoit bergman bernardi berners bhatt bjornson blackwell \
+blanchard bloch bohm bolton borg bradshaw brandt braun brennan bryson buchanan caballero calderon \
+callahan cameron campos cannon carlson carpenter carroll castaneda cerf chandler chapman chavez \
+chevalier choi chowdhury christensen colombo connolly contreras corbett cortez cunningham curtis \
+dahl dalton davidson dawson deluca desai dijkstra dominguez donnelly doyle dubey duncan dunlap \
+eckert ehrlich einstein engel engelbart engstrom eriksson escobar espinoza estrada farrell faulkner \
+feynman figueroa fitzgerald fleming franklin frazier freeman friedman fujimoto fukuda gallo \
+gauss gentile gibbs gilmore goldberg goldman goldstein goodman gosling graves gustafsson gutmann \
+guzman haas hahn hamilton hammond hansen hansson hartmann hawking heinemann henderson hendricks \
+herrmann hinton hoare hofmann holland holmes hopper horvath huber hudson huffman ibarra ingram \
+iyer jacobs jacobson jankowski jenkins jensen johansen johnston jorgensen juarez kaplan karlsson \
+kato kawasaki keller kemeny kennedy kernighan kessler khanna kimura kirk knuth kobayashi koenig \
+kovacs kramer krishnan kruger kuhn kurtz lamarr lamport larsen lawson lehmann leibniz leitner \
+leone lindberg lindgren liskov lovelace lozano ludwig lund lundberg macdonald mackenzie madsen \
+magnusson maier maldonado mancini marchetti markov marquez martinelli matsumoto mccarthy \
+mcdonald mcgrath mckenzie mclean meier mendes menon merkel metcalfe miranda mishra montgomery moser \
+moss mukherjee munoz nagy nair nakamura neumann newton nicholson nikolaev nilsson nowak nunez \
+obrien ochoa olsen olsson orlov osborne pacheco padilla paganini papadopoulos parisi parsons pascual \
+patterson paulsen pearson pedersen pellegrini penrose pfeiffer phillips pineda planck poincare \
+popescu prasad quinn ramsey rasmussen reddy reilly reinhardt reynolds rinaldi ritchie rivas \
+robbins rojas romano rosenberg rosenthal rossum rousseau ryder saito salazar salinas sandberg sato \
+schafer schmid schmitz schreiber schubert schultz schumacher schuster seidel serrano shah shannon \
+shapiro sheppard sievers simmons simpson sinclair solomon sorensen stallman stein steiner stroustrup \
+sundberg svoboda swanson szabo takeda tanenbaum thompson thomsen thorvald tomlinson torvalds trujillo \
+turing turner valdez valencia vaughn velasquez villanueva vinci virtanen vogt voss walker walters \
+warren weiss wheeler whitaker whitfield wiener wilkinson winkler wirth wolff wozniak \
+yamaguchi yang yilmaz yoshida zamora zapata ziegler zimmerman zuse";

@@ -134,7 +134,8 @@ fn value_texts(field: &str, value: &str, others: &[&str]) -> usize {
     for flow in 0..100u64 {
         for one in others.iter().chain([&value]) {
             let body = format!(r#"{{"{field}":"{one}"}}"#);
-            let seen = observe(&mut redactor, &Build::new("POST", "/things").flow(flow).json(&body));
+            let seen =
+                observe(&mut redactor, &Build::new("POST", "/things").flow(flow).json(&body));
             let Content::Json(Node::Object { members, .. }) = &seen.request.content else {
                 panic!("an object")
             };
@@ -163,8 +164,19 @@ fn values_that_may_name_somebody_or_be_secret_never_do() {
         assert_eq!(value_texts("flavour", secret, &[]), 0, "{secret}");
     }
     for field in [
-        "id", "deviceId", "ref", "author", "created_by", "assignedTo", "owner", "user", "by",
-        "reviewers", "invite_key", "from", "player",
+        "id",
+        "deviceId",
+        "ref",
+        "author",
+        "created_by",
+        "assignedTo",
+        "owner",
+        "user",
+        "by",
+        "reviewers",
+        "invite_key",
+        "from",
+        "player",
     ] {
         assert_eq!(value_texts(field, "zorblax", &[]), 0, "{field}");
     }
@@ -174,9 +186,23 @@ fn values_that_may_name_somebody_or_be_secret_never_do() {
 #[test]
 fn tells_random_letters_from_words() {
     for word in [
-        "kubernetes", "bestellungen", "rechnung", "utilisateurs", "fahrzeuge",
-        "postgres", "webhooks", "hypervisor", "nginx", "zorblax", "commandes", "pedidos",
-        "kundennummer", "strassenname", "workspaces", "frobnitz", "onboarding",
+        "kubernetes",
+        "bestellungen",
+        "rechnung",
+        "utilisateurs",
+        "fahrzeuge",
+        "postgres",
+        "webhooks",
+        "hypervisor",
+        "nginx",
+        "zorblax",
+        "commandes",
+        "pedidos",
+        "kundennummer",
+        "strassenname",
+        "workspaces",
+        "frobnitz",
+        "onboarding",
     ] {
         assert!(!is_gibberish(word), "{word}");
     }
@@ -198,8 +224,17 @@ fn tells_random_letters_from_words() {
 fn credentials_are_known_by_many_names() {
     let key = "3f9a1c0b7e5d2468ace013579bdf2468";
     for name in [
-        "user_key", "app_key", "app_id", "apikey", "api_token", "auth_token", "access_key",
-        "subscription-key", "token", "sig", "appid",
+        "user_key",
+        "app_key",
+        "app_id",
+        "apikey",
+        "api_token",
+        "auth_token",
+        "access_key",
+        "subscription-key",
+        "token",
+        "sig",
+        "appid",
     ] {
         let seen = observe(&mut redactor(), &Build::new("GET", format!("/things?{name}={key}")));
         assert!(
@@ -209,9 +244,20 @@ fn credentials_are_known_by_many_names() {
         assert!(seen.query.is_empty(), "{name}");
     }
     for name in [
-        "user-key", "app-key", "app-id", "apikey", "api-token", "auth-token", "access-key",
-        "subscription-key", "Ocp-Apim-Subscription-Key", "x-functions-key", "X-RapidAPI-Key",
-        "x-app-id", "X-Auth-Token", "Private-Token",
+        "user-key",
+        "app-key",
+        "app-id",
+        "apikey",
+        "api-token",
+        "auth-token",
+        "access-key",
+        "subscription-key",
+        "Ocp-Apim-Subscription-Key",
+        "x-functions-key",
+        "X-RapidAPI-Key",
+        "x-app-id",
+        "X-Auth-Token",
+        "Private-Token",
     ] {
         let seen = observe(&mut redactor(), &Build::new("GET", "/things").header(name, key));
         assert!(matches!(&seen.credentials[..], [Credential::HeaderKey(_)]), "{name}");
@@ -258,7 +304,8 @@ fn a_random_value_sent_again_and_again_is_a_credential() {
     assert_eq!(found, [0, 0, 2, 2, 2]);
     // As many values as exchanges: ids of requests, not credentials.
     for n in 0..50u64 {
-        let id = format!("{:016x}{:016x}", n.wrapping_mul(0x9e37_79b9_7f4a_7c15), (!n).wrapping_mul(77));
+        let id =
+            format!("{:016x}{:016x}", n.wrapping_mul(0x9e37_79b9_7f4a_7c15), (!n).wrapping_mul(77));
         let seen = observe(&mut redactor, &Build::new("GET", "/").flow(n).header("X-Trail", id));
         assert!(seen.credentials.is_empty());
     }
@@ -273,4 +320,38 @@ fn one_language_is_a_parameter_and_a_list_is_a_browser() {
     };
     assert_eq!(names("fr-CA"), 1);
     assert_eq!(names("en-US,en;q=0.9"), 0);
+}
+
+#[test]
+fn names_run_together_are_names() {
+    for name in [
+        "pavelgoldberg",
+        "gracekay",
+        "claudelamport",
+        "radiakeller",
+        "donaldengelbart",
+        "marie77curie",
+        "juliewagner3",
+    ] {
+        for target in [format!("/analyses/{name}/items"), format!("/things/42/{name}")] {
+            assert!(after(60, &target).iter().all(|t| t.as_deref() != Some(name)), "{target}");
+        }
+        assert_eq!(value_texts("flavour", name, &[]), 0, "{name}");
+    }
+    for word in ["victoriametrics", "frobnitz", "zoneminder", "markdowns", "bestellungen"] {
+        assert_eq!(after(9, &format!("/things/{word}"))[1].as_deref(), Some(word));
+    }
+}
+
+#[test]
+fn what_stands_below_a_login_is_never_text() {
+    for target in
+        ["/basic-auth/zorblax/quuxify", "/digest-auth/auth/zorblax/quuxify", "/auth/zorblax"]
+    {
+        let texts = after(60, target);
+        let strange =
+            |t: &&Option<String>| t.as_deref().is_some_and(|t| matches!(t, "zorblax" | "quuxify"));
+        assert!(!texts.iter().any(|t| strange(&t)), "{target}: {texts:?}");
+    }
+    assert_eq!(after(1, "/auth/login")[1].as_deref(), Some("login"));
 }

@@ -1,0 +1,225 @@
+//! What a token or value is by its looks and its place, before anything is known of recurrence.
+
+use super::{
+    Tally,
+    admission::{Meaning, Role},
+    alphabet::{DIGIT, DOT, LOWER, Profile},
+    caller::{self, Caller},
+    detect,
+    detect::person_name,
+    field_name::{self, Field},
+    person_field,
+    recurrence::Seen,
+    shape,
+    vocabulary::{self, Membership},
+};
+use crate::observation::{Personal, Shape, Text, Token, TokenHash};
+
+/// All that is remembered of a token: never its bytes, unless it was admitted.
+pub(super) struct Known {
+    pub shape: Shape,
+    pub is_word: bool,
+    pub personal: Option<Personal>,
+    pub text: Option<Text>,
+    pub chance: Chance,
+    pub field: Field,
+    pub names_a_thing: bool,
+    pub is_person: bool,
+    pub is_person_collection: bool,
+    pub is_plural: bool,
+    pub caller: Caller,
+    pub seen: Seen,
+}
+
+/// What may make a token that is no word into text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Chance {
+    Never,
+    /// Recurrence, this many times the threshold.
+    Recurring(u32),
+    /// Being the only segment of its place: its shape is a value's.
+    Alone,
+}
+
+/// How many times the threshold is needed for a token that looks more like a value.
+const CAUTION: u32 = 3;
+impl Known {
+    /// As it leaves.
+    pub fn show(&self, hash: TokenHash, tally: &mut Tally) -> (Token, Meaning) {
+        if let Some(class) = self.personal {
+            tally.mask(class);
+        }
+        let token = Token {
+            hash,
+            shape: self.shape,
+            text: self.text.clone(),
+            is_word: self.is_word,
+            was_produced: false,
+            personal: self.personal,
+        };
+        let meaning = Meaning {
+            field: self.field,
+            names_a_thing: self.names_a_thing,
+            is_person: self.is_person,
+            is_person_collection: self.is_person_collection,
+            is_plural: self.is_plural,
+            caller: self.caller,
+            salt: hash.0,
+        };
+        (token, meaning)
+    }
+}
+
+/// How much a value looks like a member of an enumeration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Likeness {
+    /// Words of the vocabulary only.
+    Words,
+    /// `EUR`, `IN_TRANSIT`, `pre-flight`: as members are written, with unknown words.
+    Member,
+    /// Could as well be somebody's name for something; what else the field has must tell.
+    Odd,
+    Barred,
+}
+
+/// Whether a value is written as members of enumerations are.
+pub(super) fn likeness(bytes: &[u8], profile: Profile) -> Likeness {
+    let shape = shape::shape(bytes, profile);
+    let is_shaped = matches!(shape, Shape::Word | Shape::Compound | Shape::Mixed | Shape::Version);
+    let Ok(text) = std::str::from_utf8(bytes) else { return Likeness::Barred };
+    if !is_shaped || profile.digits > 4 {
+        return Likeness::Barred;
+    }
+    let words = vocabulary::split_words(text);
+    if words_name_a_person(text, &words) {
+        return Likeness::Barred;
+    }
+    if shape == Shape::Version || vocabulary::membership(text, &words, true) != Membership::Stranger
+    {
+        return Likeness::Words;
+    }
+    if words.iter().any(|w| vocabulary::is_gibberish(w) || w.len() > 20) {
+        return Likeness::Barred;
+    }
+    let has_known = words.iter().any(|w| w.len() >= 2 && vocabulary::is_word(w));
+    match (profile.digits, has_known) {
+        (0, true) => Likeness::Member,
+        (0, false) if !profile.has(LOWER) => Likeness::Member,
+        (0, false) | (_, true) => Likeness::Odd,
+        // Letters among digits and no word: as likely a short secret.
+        (_, false) => Likeness::Barred,
+    }
+}
+
+fn words_name_a_person(text: &str, words: &[String]) -> bool {
+    let names_one = |w: &String| {
+        person_name::is_name(w.as_bytes()) || person_name::is_joined_name(w.as_bytes())
+    };
+    words.iter().any(names_one) || person_name::is_name(text.to_lowercase().as_bytes())
+}
+
+/// All that a token's bytes and place tell, before anything recurred.
+#[cold]
+pub(super) fn classify(role: Role, bytes: &[u8]) -> Known {
+    let profile = Profile::of(bytes);
+    let shape = shape::shape(bytes, profile);
+    let mut known = Known {
+        shape,
+        is_word: false,
+        personal: detect::detect(bytes, profile),
+        text: None,
+        chance: Chance::Never,
+        field: Field::Open,
+        names_a_thing: false,
+        is_person: false,
+        is_person_collection: false,
+        is_plural: false,
+        caller: Caller::Unknown,
+        seen: Seen::default(),
+    };
+    // Keys longer than this are data, and would cost more than they tell.
+    let text = match std::str::from_utf8(bytes) {
+        Ok(text) if bytes.len() <= 128 => text,
+        _ => return known,
+    };
+    let words = vocabulary::split_words(text);
+    if words.is_empty() {
+        return known;
+    }
+    if role != Role::Path && role != Role::PathOfPerson {
+        known.field = field_name::classify(&words);
+        known.names_a_thing = field_name::names_a_thing(&words);
+        known.caller = caller::caller(&words);
+    }
+    known.is_person = person_field::is_person(&words);
+    known.is_person_collection = vocabulary::is_person_collection(&words);
+    // A media type or a cookie of everybody's framework is structure at first sight.
+    let is_well_known = match role {
+        Role::MediaType => super::body::is_well_known(text),
+        Role::Cookie | Role::Header => super::header::is_well_known(text),
+        Role::Name => matches!(known.caller, Caller::Key | Caller::Id),
+        _ => false,
+    };
+    if is_well_known {
+        known.is_word = true;
+        known.text = Some(Text::admit(text));
+        return known;
+    }
+    known.is_plural = words.last().is_some_and(|w| w.ends_with('s') || w == "people");
+    if known.personal.is_some() {
+        return known;
+    }
+    let is_path = matches!(role, Role::Path | Role::PathOfPerson);
+    let membership = vocabulary::membership(text, &words, !is_path);
+    let is_plain = text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.[]$@: ~".contains(&b));
+    // Digits, dates, ids and random tokens are never structure.
+    let is_structural = matches!(
+        shape,
+        Shape::Word | Shape::Compound | Shape::Mixed | Shape::Version | Shape::Other
+    );
+    known.is_word = is_structural
+        && is_plain
+        && (membership != Membership::Stranger
+            || (shape == Shape::Version && role != Role::NameOfPerson));
+    let is_strict = matches!(role, Role::PathOfPerson | Role::NameOfPerson);
+    if known.is_word && !(is_strict && membership == Membership::Compound) {
+        known.text = Some(Text::admit(text));
+        return known;
+    }
+    if !known.is_word && words_name_a_person(text, &words) {
+        known.personal = Some(Personal::Name);
+        return known;
+    }
+    if is_strict && !known.is_word {
+        // Numbers and UUIDs are told by their shape; anything else is somebody's name.
+        if matches!(shape, Shape::Word | Shape::Compound | Shape::Mixed | Shape::Other) {
+            known.personal = Some(Personal::Username);
+        }
+        return known;
+    }
+    let longest = words.iter().map(|w| w.chars().count()).max().unwrap_or(0);
+    let is_letters = text.chars().all(|c| c.is_alphanumeric() || "-_.[]$@: ~+/".contains(c));
+    let may_recur =
+        is_structural && is_letters && profile.digits <= 4 && bytes.len() <= 64 && longest <= 24;
+    let is_gibberish = words.iter().any(|w| vocabulary::is_gibberish(w));
+    known.chance = match role {
+        Role::Path if may_recur && !is_gibberish && profile.is_only(DIGIT | DOT) => Chance::Alone,
+        Role::Path if may_recur && !is_gibberish => {
+            Chance::Recurring(if profile.digits > 0 { CAUTION } else { 1 })
+        }
+        Role::Path if may_recur || is_short_number(text, shape) => Chance::Alone,
+        Role::Path => Chance::Never,
+        _ if may_recur => Chance::Recurring(if is_gibberish { CAUTION } else { 1 }),
+        _ => Chance::Never,
+    };
+    known
+}
+
+/// `3`, `1.1`, `2.0.1`, `2015-03-31`: versions without a letter, unless something else.
+fn is_short_number(text: &str, shape: Shape) -> bool {
+    shape == Shape::Date
+        || (text.len() <= 8
+            && text.split('.').all(|part| {
+                (1..=2).contains(&part.len()) && part.bytes().all(|b| b.is_ascii_digit())
+            }))
+}
