@@ -26,9 +26,9 @@ from urllib.parse import quote, urlencode
 import compare
 import inferrer
 from score import Report, show, table
-from specification import VARIABLE, Document, Operation, normalise, type_names
+from specification import VARIABLE, Document, Operation, type_names
 from synthesis import IDENTIFIERS, Synthesizer, make_uuid, opaque
-from traffic import Exchange, read_har, write_har
+from traffic import Exchange, write_har
 
 SCANNER = (
     "/wp-login.php", "/.env", "/.git/config", "/admin/config.php", "/phpmyadmin/index.php", "/cgi-bin/luci", "/actuator/env", "/xmlrpc.php",

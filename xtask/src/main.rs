@@ -83,7 +83,9 @@ fn parse() -> Result<Verb> {
         "ebpf" => Verb::Ebpf,
         "ci" => Verb::Ci,
         "help" => return Ok(Verb::Help),
-        other => bail!("no verb `{other}`; there are: demo, test, bench capture, install, setup, ebpf, ci"),
+        other => bail!(
+            "no verb `{other}`; there are: demo, test, bench capture, install, setup, ebpf, ci"
+        ),
     };
     while let Some(argument) = parser.next()? {
         match (&mut verb, argument) {

@@ -156,6 +156,7 @@ impl Shadow {
             self.store.knowledge_of(service, window, |part| live_part.as_deref() == Some(part))?;
         if let Some(copy) = live {
             knowledge.combine(&copy.knowledge);
+            knowledge.shrink();
         }
         Ok(Arc::new(render(service, &self.config.tenant, &knowledge)))
     }

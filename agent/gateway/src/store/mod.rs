@@ -160,6 +160,7 @@ impl Store {
                     let (since, known) = self.read_entry(guard.value())?;
                     held_since = held_since.min(since);
                     union.combine(&known);
+                    union.shrink();
                 }
                 let bytes = write_entry(held_since, &union.encode());
                 table
@@ -251,6 +252,7 @@ impl Store {
                 let (_, known) = store.read_entry(value.value())?;
                 if known.seen().is_some_and(|(_, last)| last >= window.from) {
                     union.combine(&known);
+                    union.shrink();
                 }
             }
             Ok(union)
