@@ -211,6 +211,7 @@ impl Traffic {
                 body: self.body(response),
             }),
             is_complete: true,
+            is_request_head_whole: true,
             bytes_lost: 0,
             is_preflight: false,
         };

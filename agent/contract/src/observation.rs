@@ -308,6 +308,9 @@ pub struct Observation {
     pub response: Option<ResponseShape>,
     /// Both messages were seen from first to last byte.
     pub is_complete: bool,
+    /// All of the request's head was seen: a header, cookie or credential that is not here was not
+    /// sent.
+    pub is_request_head_whole: bool,
     pub bytes_lost: u64,
     /// A request of a CORS preflight (RFC: fetch, section 3.2.2).
     pub is_preflight: bool,

@@ -367,6 +367,27 @@ fn truncation_never_makes_a_property_optional() {
 }
 
 #[test]
+fn heads_that_were_cut_say_nothing_of_what_they_lack() {
+    let mut traffic = Traffic::default();
+    let all: Vec<Observation> = (0..30)
+        .map(|round| {
+            let body = json!({ "id": round });
+            let mut observation = traffic.exchange(Method::Get, "/cart", None, 200, Some(&body));
+            if round % 3 == 0 {
+                (observation.is_request_head_whole, observation.is_complete) = (false, false);
+            } else {
+                observation.credentials.push(Credential::Basic);
+            }
+            observation
+        })
+        .collect();
+    let contract = learn(&all);
+    let security = &find(&contract, "GET /cart").security;
+    assert_eq!(security.schemes, ["basicAuth"]);
+    assert!(!security.is_optional);
+}
+
+#[test]
 fn objects_with_keys_that_vary_are_maps() {
     let mut traffic = Traffic::default();
     let mut noise = Noise(3);

@@ -53,7 +53,8 @@ impl Detail {
         bounds: Bounds,
         grown: &mut usize,
     ) {
-        if outcome == Outcome::Success {
+        // Of a head that was cut, what is absent proves nothing.
+        if outcome == Outcome::Success && observation.is_request_head_whole {
             self.success += 1;
             self.headers.add(&observation.headers, bounds, grown);
             self.cookies.add(&observation.cookies, bounds, grown);

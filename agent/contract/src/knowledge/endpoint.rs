@@ -113,6 +113,9 @@ impl CredentialStats {
             observation.credentials.iter().map(StoredCredential::from).collect();
         credentials.sort();
         credentials.dedup();
+        if credentials.is_empty() && !observation.is_request_head_whole {
+            return;
+        }
         let counts = match outcome {
             Outcome::Success if credentials.is_empty() => {
                 self.anonymous += 1;

@@ -36,7 +36,7 @@ mod vocabulary_words;
 
 use std::collections::BTreeMap;
 
-use stoa_wire::exchange::{Exchange, Request, Response};
+use stoa_wire::exchange::{Exchange, Incomplete, Request, Response};
 
 use crate::observation::{BodyShape, Method, Observation, Personal, ResponseShape, Text};
 use admission::{Admission, Role};
@@ -197,6 +197,7 @@ impl Redactor {
             request: request_body,
             response,
             is_complete: exchange.is_complete(),
+            is_request_head_whole: !exchange.incomplete.contains(&Incomplete::RequestHeadLost),
             bytes_lost: exchange.bytes_lost(),
             // The Fetch standard, section 3.3.2 (CORS-preflight request).
             is_preflight: method == Method::Options
