@@ -50,7 +50,7 @@ pub fn recognize(bytes: &[u8; PEEK], len: u32) -> u32 {
                 || bytes[0] == b'C' && bytes[1] == b'O' && bytes[2] == b'N' && bytes[3] == b'N';
             return if is_target { REQUEST } else { NONE };
         }
-        if !(c >= b'A' && c <= b'Z' || c == b'-') {
+        if !(c.is_ascii_uppercase() || c == b'-') {
             return NONE;
         }
         i += 1;
@@ -64,7 +64,7 @@ pub fn looks_like_text(bytes: &[u8; PEEK]) -> bool {
     let mut i = 0;
     while i < 8 {
         let c = bytes[i];
-        if !(c >= 0x20 && c < 0x7f || c == b'\r' || c == b'\n' || c == b'\t') {
+        if !((0x20..0x7f).contains(&c) || c == b'\r' || c == b'\n' || c == b'\t') {
             return false;
         }
         i += 1;

@@ -10,6 +10,10 @@
 //! loader found it and set the constant that guards it.
 #![no_std]
 #![no_main]
+#![allow(
+    clippy::not_unsafe_ptr_arg_deref,
+    reason = "the kernel calls the programs, with a context that is valid"
+)]
 #![feature(core_intrinsics)]
 #![allow(internal_features, reason = "an atomic addition without compare-and-swap")]
 

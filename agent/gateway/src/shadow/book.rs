@@ -25,7 +25,7 @@ pub struct Tally {
     pub name: String,
     pub exchanges: u64,
     pub complete: u64,
-    /// Exchanges of which bytes were lost, but for what the body budget leaves out on purpose.
+    /// Exchanges of which bytes were lost, but for the bodies that the budget cuts on purpose.
     pub lossy: u64,
     /// Exchanges without a request head: nothing to learn from.
     pub unobserved: u64,
@@ -95,8 +95,7 @@ impl Book {
         let tally = &mut service.tally;
         tally.exchanges += 1;
         tally.complete += u64::from(exchange.is_complete());
-        tally.lossy +=
-            u64::from(exchange.lost.iter().any(|(reason, n)| *reason != Loss::Budget && *n > 0));
+        tally.lossy += u64::from(is_lossy(exchange));
         for reason in &exchange.incomplete {
             *tally.incomplete.entry(*reason).or_default() += 1;
         }
@@ -188,4 +187,14 @@ impl Book {
     pub fn memory(&self) -> usize {
         self.bytes
     }
+}
+
+/// A body that the budget cut on purpose is no loss; a message that was skipped with it is.
+fn is_lossy(exchange: &Exchange) -> bool {
+    use Incomplete::{RequestBodyTruncated, ResponseBodyTruncated};
+    let is_cut_only = exchange
+        .incomplete
+        .iter()
+        .all(|i| matches!(i, RequestBodyTruncated | ResponseBodyTruncated));
+    exchange.lost.iter().any(|(reason, n)| *n > 0 && !(*reason == Loss::Budget && is_cut_only))
 }
