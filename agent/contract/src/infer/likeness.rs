@@ -22,21 +22,24 @@ pub(crate) struct Features {
     counts: BTreeMap<u64, f64>,
     known_to: u64,
     samples: f64,
+    /// Of the samples, those in which an absent feature was surely absent.
+    whole: f64,
 }
 
 impl Default for Features {
     fn default() -> Self {
-        Self { counts: BTreeMap::new(), known_to: u64::MAX, samples: 0.0 }
+        Self { counts: BTreeMap::new(), known_to: u64::MAX, samples: 0.0, whole: 0.0 }
     }
 }
 
 impl Features {
-    fn add<const K: usize>(&mut self, sketch: &Sketch<K>, samples: u64) {
+    fn add<const K: usize>(&mut self, sketch: &Sketch<K>, samples: u64, whole: u64) {
         for (hash, count) in sketch.iter() {
             *self.counts.entry(hash).or_default() += f64::from(count);
         }
         self.known_to = self.known_to.min(sketch.known_to());
         self.samples += samples as f64;
+        self.whole += whole as f64;
     }
 
     fn absorb(&mut self, other: &Self) {
@@ -45,6 +48,7 @@ impl Features {
         }
         self.known_to = self.known_to.min(other.known_to);
         self.samples += other.samples;
+        self.whole += other.whole;
     }
 
     pub fn is_empty(&self) -> bool {
@@ -72,7 +76,7 @@ impl Features {
         for (hash, count) in self.counts.range(..=other.known_to) {
             // By one exchange less than seen: a few samples are not yet a rule.
             let rate = (count / (self.samples + 1.0)).min(0.95);
-            if rate >= 0.5 && (1.0 - rate).powf(other.samples) < 0.001 {
+            if rate >= 0.5 && (1.0 - rate).powf(other.whole) < 0.001 {
                 regular += 1;
                 apart += usize::from(!other.counts.contains_key(hash));
             }
@@ -117,8 +121,16 @@ impl Behaviour {
         let mut own = Self::default();
         for (method, stats) in &node.methods {
             own.methods.insert(*method);
-            own.responses.entry(*method).or_default().add(&stats.answered, stats.keyed_answers);
-            own.requests.entry(*method).or_default().add(&stats.asked, stats.keyed_requests);
+            own.responses.entry(*method).or_default().add(
+                &stats.answered,
+                stats.keyed_answers,
+                stats.telling_answers,
+            );
+            own.requests.entry(*method).or_default().add(
+                &stats.asked,
+                stats.keyed_requests,
+                stats.telling_requests,
+            );
             own.queries.insert(*method, queries(stats));
             own.answers.insert(*method, (stats.answers, stats.json_answers));
             own.media.extend(stats.media.iter().map(|(m, _)| spread(m ^ *method as u64)));
@@ -127,7 +139,11 @@ impl Behaviour {
         let overflow = node.children.overflow();
         for child in node.children.iter().map(|(_, c)| c).chain(overflow) {
             for (method, stats) in &child.node.methods {
-                own.below.entry(*method).or_default().add(&stats.answered, stats.keyed_answers);
+                own.below.entry(*method).or_default().add(
+                    &stats.answered,
+                    stats.keyed_answers,
+                    stats.telling_answers,
+                );
             }
         }
         own
@@ -273,7 +289,11 @@ impl Behaviour {
 }
 
 fn queries(stats: &MethodStats) -> Features {
-    let mut queries = Features { samples: stats.success as f64, ..Features::default() };
+    let mut queries = Features {
+        samples: stats.success as f64,
+        whole: stats.success as f64,
+        ..Features::default()
+    };
     for (key, field) in stats.query.fields.iter() {
         queries.counts.insert(key.hash, field.present as f64);
     }

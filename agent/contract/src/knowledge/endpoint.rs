@@ -200,6 +200,9 @@ pub(crate) struct MethodStats {
     pub keyed_answers: u64,
     /// Successful exchanges whose request was JSON or a form, and had a key.
     pub keyed_requests: u64,
+    /// Those of the two that were seen whole, so that an absent key was not sent.
+    pub telling_answers: u64,
+    pub telling_requests: u64,
     /// Key paths of JSON answers of the 2xx kind, and of requests (see [`features`]).
     pub answered: Sketch<MAX_ANSWERED>,
     pub asked: Sketch<MAX_ASKED>,
@@ -227,6 +230,8 @@ impl Default for MethodStats {
             json_answers: 0,
             keyed_answers: 0,
             keyed_requests: 0,
+            telling_answers: 0,
+            telling_requests: 0,
             answered: Sketch::default(),
             asked: Sketch::default(),
             media: Sketch::default(),
@@ -258,11 +263,11 @@ impl MethodStats {
         if is_success {
             self.query.add(&observation.query, bounds, grown);
             let content = &observation.request.content;
-            if features::is_telling(content) {
-                let asked = &mut self.asked;
-                let keys = features::collect(content, &mut |f| asked.add(f, 1));
-                self.keyed_requests += u64::from(keys.is_some_and(|k| k > 0));
-            }
+            let asked = &mut self.asked;
+            let has_keys =
+                features::collect(content, &mut |f| asked.add(f, 1)).is_some_and(|k| k > 0);
+            self.keyed_requests += u64::from(has_keys);
+            self.telling_requests += u64::from(has_keys && features::is_telling(content));
         }
         let Some(response) = &observation.response else {
             self.unanswered += 1;
@@ -272,14 +277,11 @@ impl MethodStats {
         if (200..300).contains(&response.status) {
             self.answers += 1;
             let (content, answered) = (&response.body.content, &mut self.answered);
-            let is_telling = features::is_telling(content);
-            let keys = features::collect(content, &mut |f| {
-                if is_telling {
-                    answered.add(f, 1);
-                }
-            });
+            let keys = features::collect(content, &mut |f| answered.add(f, 1));
+            let has_keys = keys.is_some_and(|k| k > 0);
             self.json_answers += u64::from(keys.is_some());
-            self.keyed_answers += u64::from(is_telling && keys.is_some_and(|k| k > 0));
+            self.keyed_answers += u64::from(has_keys);
+            self.telling_answers += u64::from(has_keys && features::is_telling(content));
             self.media.add(features::media(response.body.media_type.as_ref()), 1);
         }
     }
@@ -300,6 +302,8 @@ impl MethodStats {
         self.json_answers += other.json_answers;
         self.keyed_answers += other.keyed_answers;
         self.keyed_requests += other.keyed_requests;
+        self.telling_answers += other.telling_answers;
+        self.telling_requests += other.telling_requests;
         self.answered.combine(&other.answered);
         self.asked.combine(&other.asked);
         self.media.combine(&other.media);
