@@ -73,7 +73,8 @@ pub struct Config {
     pub ring_bytes: usize,
     pub memory_bytes: usize,
     pub max_connections: usize,
-    pub nice: i32,
+    /// `None`: only what nobody else wants (SCHED_IDLE).
+    pub nice: Option<i32>,
     pub log_level: String,
     pub log_format: LogFormat,
     /// The file that was read, if any.
@@ -279,10 +280,7 @@ impl Values {
                 .read("max-connections", |t| parse_number(t, 1, 1_000_000))?
                 .and_then(|n| usize::try_from(n).ok())
                 .unwrap_or(4096),
-            nice: self
-                .read("nice", |t| parse_number(t, 0, 19))?
-                .and_then(|n| i32::try_from(n).ok())
-                .unwrap_or(19),
+            nice: self.read("nice", parse_niceness)?.flatten(),
             log_level: self
                 .read("log-level", parse_log_level)?
                 .unwrap_or_else(|| "info".to_owned()),
@@ -358,6 +356,16 @@ fn parse_number(text: &str, least: u64, most: u64) -> Result<u64, String> {
         Ok(number) if (least..=most).contains(&number) => Ok(number),
         _ if most == u64::MAX => Err(format!("`{text}` is not a number of {least} or more")),
         _ => Err(format!("`{text}` is not a number from {least} to {most}")),
+    }
+}
+
+fn parse_niceness(text: &str) -> Result<Option<i32>, String> {
+    if text == "idle" {
+        return Ok(None);
+    }
+    match text.parse::<i32>() {
+        Ok(number) if (0..=19).contains(&number) => Ok(Some(number)),
+        _ => Err(format!("`{text}` is not `idle` or a number from 0 to 19")),
     }
 }
 

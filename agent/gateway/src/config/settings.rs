@@ -200,7 +200,7 @@ pub const SETTINGS: &[Setting] = &[
         &["STOA_NICE"],
         "N",
         LIMITS,
-        "Niceness of the analysis thread, 0 to 19 [default: 19: the services come first]",
+        "Niceness of the analysis thread, 0 to 19, or idle: after the services [default: idle]",
     ),
     one(
         "log-level",

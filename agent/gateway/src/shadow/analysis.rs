@@ -114,7 +114,8 @@ impl AnalysisHandle {
 
 pub struct AnalysisConfig {
     pub reader: ReaderConfig,
-    pub nice: i32,
+    /// `None`: only what nobody else wants.
+    pub nice: Option<i32>,
     pub record: Option<PathBuf>,
 }
 
@@ -164,9 +165,8 @@ pub fn start(
     let nice = config.nice;
     let over = Arc::clone(&published);
     let thread = std::thread::Builder::new().name("analysis".to_owned()).spawn(move || {
-        // On Linux this is the calling thread's niceness alone (setpriority(2), C library notes).
-        if let Err(error) = rustix::process::setpriority_process(None, nice) {
-            tracing::warn!(%error, nice, "the analysis thread keeps its priority");
+        if let Err(error) = yield_to_services(nice) {
+            tracing::warn!(error, "the analysis thread keeps its priority");
         }
         let run = std::panic::AssertUnwindSafe(|| analysis.run(feed, config.reader));
         if std::panic::catch_unwind(run).is_err() {
@@ -176,6 +176,27 @@ pub fn start(
     })?;
     let handle = AnalysisHandle { requests: sender, thread: thread.thread().clone(), published };
     Ok((handle, thread))
+}
+
+/// Lets the node's services come first. A thread of the idle class gives way at once to any that
+/// wakes; a thread that is only nice may keep its core until its slice is over (sched(7)).
+fn yield_to_services(nice: Option<i32>) -> Result<(), String> {
+    match nice {
+        Some(nice) => {
+            // On Linux this is the calling thread's niceness alone (setpriority(2), C library
+            // notes).
+            rustix::process::setpriority_process(None, nice).map_err(|e| e.to_string())
+        }
+        None => {
+            use thread_priority::{
+                NormalThreadSchedulePolicy, ThreadPriority, ThreadSchedulePolicy,
+                set_thread_priority_and_policy, thread_native_id,
+            };
+            let policy = ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Idle);
+            set_thread_priority_and_policy(thread_native_id(), ThreadPriority::Min, policy)
+                .map_err(|e| e.to_string())
+        }
+    }
 }
 
 impl Analysis {
