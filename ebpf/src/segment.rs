@@ -95,14 +95,19 @@ fn adopt<const D: usize>(
     known: *mut Flow,
     packet: &Packet,
 ) -> *mut Flow {
-    // SAFETY: a field of a full socket.
-    if unsafe { (*socket).state } == LISTENING {
-        return core::ptr::null_mut();
-    }
     let local_port =
         u32::from(if D == INWARD { packet.destination_port } else { packet.source_port });
     let watching = watch::current();
     let slot = watch::find_slot(skb, local_port, &watching);
+    // SAFETY: a field of a full socket.
+    if unsafe { (*socket).state } == LISTENING {
+        if D == INWARD
+            && let Some(slot) = slot
+        {
+            count_deferred(skb, packet.payload, packet.len, slot);
+        }
+        return core::ptr::null_mut();
+    }
     if slot.is_none() && watching.levels == 0 {
         // The port alone told, which is quicker than to remember it.
         return core::ptr::null_mut();
@@ -130,6 +135,18 @@ fn adopt<const D: usize>(
                 core::ptr::null_mut()
             }
         }
+    }
+}
+
+/// Where the listener defers (`TCP_DEFER_ACCEPT`), the first request reaches the filter before its
+/// connection has a socket (`tcp_v4_rcv`: a request socket's segment is filtered as the listener's).
+/// It cannot be told whose it is, so it is counted as due and not readable.
+#[inline(never)]
+fn count_deferred(skb: *mut __sk_buff, payload: u32, len: u32, slot: u32) {
+    let Some(first) = load::<[u8; PEEK]>(skb, payload) else { return };
+    if http::recognize(&first, len) == http::REQUEST {
+        tallies::count_due(slot, len);
+        tallies::count_lost(slot, reason::UNREADABLE, 1, len);
     }
 }
 
