@@ -2,7 +2,7 @@
 
 use std::{io::Write, path::Path};
 
-use stoa_wire::{exchange::Exchange, exchange_json};
+use stoa_wire::{exchange::Exchange, exchange_json, segment::name_of_server};
 
 use crate::{Error, input};
 
@@ -16,7 +16,7 @@ pub fn run(file: &Path, as_json: bool, out: &mut impl Write) -> Result<(), Error
             let number = usize::try_from(exchange.endpoints.service).unwrap_or(usize::MAX);
             let service = match names.get(number) {
                 Some(name) => name,
-                None => &input::name_of_server(exchange.endpoints.server),
+                None => &name_of_server(exchange.endpoints.server),
             };
             printed = match as_json {
                 true => writeln!(out, "{}", exchange_json::to_json(&exchange, service)),

@@ -3,11 +3,10 @@
 use std::{
     fs::File,
     io::{self, BufRead, BufReader, Read, Write},
-    net::SocketAddr,
     path::Path,
 };
 
-use stoa_wire::{ReaderConfig, exchange::Exchange, har, packet_file};
+use stoa_wire::{ReaderConfig, exchange::Exchange, har, packet_file, segment::name_of_server};
 
 use crate::Error;
 
@@ -119,19 +118,6 @@ pub fn is_service_name(name: &str) -> bool {
     (1..=63).contains(&name.len())
         && name.starts_with(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit())
         && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || "-_.".contains(c))
-}
-
-/// `10.0.0.7-8080`, `ip6-fd00--7-8080`.
-pub fn name_of_server(server: SocketAddr) -> String {
-    match server {
-        SocketAddr::V4(server) => format!("{}-{}", server.ip(), server.port()),
-        SocketAddr::V6(server) => match server.ip().to_ipv4_mapped() {
-            Some(ip) => format!("{ip}-{}", server.port()),
-            None => {
-                format!("ip6-{}-{}", server.ip().to_string().replace(':', "-"), server.port())
-            }
-        },
-    }
 }
 
 /// `https://api.example.com` -> `api.example.com`; another port than the scheme's is kept.

@@ -115,3 +115,16 @@ pub enum Event<'a> {
         at: Nanos,
     },
 }
+
+/// `10.0.0.7-8080`, `ip6-fd00--7-8080`: a service's name that is also a file's.
+pub fn name_of_server(server: SocketAddr) -> String {
+    match server {
+        SocketAddr::V4(server) => format!("{}-{}", server.ip(), server.port()),
+        SocketAddr::V6(server) => match server.ip().to_ipv4_mapped() {
+            Some(ip) => format!("{ip}-{}", server.port()),
+            None => {
+                format!("ip6-{}-{}", server.ip().to_string().replace(':', "-"), server.port())
+            }
+        },
+    }
+}

@@ -22,7 +22,7 @@ use nix::{
 };
 use stoa_wire::{
     packet::LinkType,
-    segment::{Endpoints, Event, FlowId, Loss, Nanos, Segment},
+    segment::{Endpoints, Event, FlowId, Loss, Nanos, Segment, name_of_server},
     tracker::{Tracker, TrackerConfig},
 };
 
@@ -87,19 +87,6 @@ impl MirroredServices {
     pub fn found(&self) -> Vec<(u32, String)> {
         let numbered = (0_u32..).zip(&self.names).skip(self.found_from);
         numbered.map(|(number, name)| (number, name.clone())).collect()
-    }
-}
-
-/// `10.0.0.7-8080`, `ip6-fd00--7-8080`: a service's name that is also a file's.
-pub fn name_of_server(server: SocketAddr) -> String {
-    match server {
-        SocketAddr::V4(server) => format!("{}-{}", server.ip(), server.port()),
-        SocketAddr::V6(server) => match server.ip().to_ipv4_mapped() {
-            Some(ip) => format!("{ip}-{}", server.port()),
-            None => {
-                format!("ip6-{}-{}", server.ip().to_string().replace(':', "-"), server.port())
-            }
-        },
     }
 }
 

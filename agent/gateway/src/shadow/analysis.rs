@@ -16,17 +16,18 @@ use std::{
 };
 
 use stoa_contract::knowledge::ServiceKnowledge;
-use stoa_wire::{Counters, Reader, ReaderConfig, recording::Recorder, segment::Event};
+use stoa_wire::{
+    Counters, Reader, ReaderConfig,
+    recording::Recorder,
+    segment::{Event, name_of_server},
+};
 use tokio::sync::oneshot;
 
 use super::{
     book::{Book, Tally},
     keeper::Keeper,
 };
-use crate::capture::{
-    CaptureSource, ServiceCounters,
-    port_mirror::{MirroredServices, name_of_server},
-};
+use crate::capture::{CaptureSource, ServiceCounters, port_mirror::MirroredServices};
 
 /// Between two looks at the source.
 const PAUSE: Duration = Duration::from_millis(4);
