@@ -1,0 +1,14 @@
+//! The `policies` section of the configuration: named sets of policies, which routes refer to.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
+/// Sets by name. A route names one; the set `default`, if there is one, is for routes that name
+/// none.
+pub type Policies = BTreeMap<String, PolicySetConfig>;
+
+/// One set. A policy that is not named does not run.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields, default)]
+pub struct PolicySetConfig {}

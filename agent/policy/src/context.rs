@@ -1,0 +1,74 @@
+//! What a policy may look at.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use http::{HeaderMap, Method};
+
+/// The door that a request came through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Door {
+    /// The reverse proxy.
+    Proxy,
+    /// A connection of an enrolled workload.
+    Redirect,
+    /// `/authz` and its kind: another gateway asks, and forwards the request itself.
+    Decision,
+    /// A tool call.
+    Mcp,
+}
+
+/// One request, as the client sent it: nothing here has been checked yet.
+#[derive(Clone, Copy, Debug)]
+pub struct RequestContext<'a> {
+    pub door: Door,
+    pub method: &'a Method,
+    /// `http` or `https`.
+    pub scheme: &'a str,
+    /// `Host` or `:authority`, with its port if one was sent; empty if none was.
+    pub authority: &'a str,
+    /// Still percent-encoded, without the query.
+    pub path: &'a str,
+    pub query: Option<&'a str>,
+    pub headers: &'a HeaderMap,
+    /// The other end of the connection, or what a PROXY header of a listed source said of it.
+    pub source: SocketAddr,
+    /// Where a redirected connection was going.
+    pub destination: Option<SocketAddr>,
+    /// Of a client that TLS has verified.
+    pub client_certificate: Option<&'a ClientCertificate>,
+    /// What the caller of a decision door says of the user, whom it has authenticated itself.
+    pub stated: Option<&'a Stated>,
+    /// The route that was chosen, by name.
+    pub route: Option<&'a str>,
+    /// The tenant that the route belongs to.
+    pub tenant: Option<&'a str>,
+    /// Whole, where the policies asked for it (`Engine::body_need`) and it was within their limit.
+    pub body: Option<&'a [u8]>,
+}
+
+/// A client certificate whose chain TLS has verified.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientCertificate {
+    /// RFC 4514, such as `CN=orders,O=acme`.
+    pub subject: String,
+    pub issuer: String,
+    /// Hexadecimal, lower case.
+    pub serial: String,
+    /// SHA-256 of the certificate's DER, hexadecimal, lower case.
+    pub fingerprint: String,
+    /// Names of kind DNS and URI (a SPIFFE id is a URI).
+    pub subject_alternative_names: Vec<String>,
+    /// Seconds since 1970.
+    pub not_before: i64,
+    pub not_after: i64,
+}
+
+/// A user as another gateway states it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Stated {
+    pub id: Option<Arc<str>>,
+    pub email: Option<Arc<str>>,
+    pub tenant: Option<Arc<str>>,
+    pub roles: Vec<Arc<str>>,
+    pub scopes: Vec<Arc<str>>,
+}
