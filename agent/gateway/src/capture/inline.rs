@@ -27,7 +27,7 @@ use tokio::{
 };
 
 use super::{CaptureError, CaptureSource, ServiceCounters};
-use crate::config::Target;
+use crate::config::shadow::Target;
 
 /// Messages that may wait for the analysis.
 const QUEUE_MESSAGES: usize = 8192;

@@ -2,24 +2,27 @@
 //! the file, that over the defaults.
 
 pub mod layers;
+mod parse;
+pub mod proxy;
 pub mod settings;
+pub mod shadow;
+pub mod sidecar;
 
 use std::{
     ffi::OsString,
     io::IsTerminal,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
-    time::Duration,
 };
 
 use clap::{Arg, ArgAction, Command};
 
-use crate::capture::{
-    CaptureMethod,
-    watch::{self, NamedWatch},
-};
 use layers::{Given, Layer};
+use parse::{parse_log_level, parse_number, parse_path, parse_tenant};
+use proxy::ProxySettings;
 use settings::{Kind, SETTINGS};
+use shadow::ShadowSettings;
+use sidecar::SidecarSettings;
 
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -37,47 +40,57 @@ pub enum ConfigError {
     Contradiction(String),
 }
 
-/// What Inline capture connects to.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Target {
-    pub host: String,
-    pub port: u16,
-}
-
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LogFormat {
     Text,
     Json,
 }
 
+/// What this agent does.
+#[derive(Clone, Debug)]
+pub enum Mode {
+    Shadow(Box<ShadowSettings>),
+    Proxy(Box<ProxySettings>),
+    Sidecar(Box<SidecarSettings>),
+}
+
+impl Mode {
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Shadow(_) => "shadow",
+            Self::Proxy(_) => "proxy",
+            Self::Sidecar(_) => "sidecar",
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum ModeName {
+    Shadow,
+    Proxy,
+    Sidecar,
+}
+
+impl ModeName {
+    fn default_port(self) -> u16 {
+        match self {
+            Self::Sidecar => 8081,
+            Self::Proxy => 8082,
+            Self::Shadow => 8083,
+        }
+    }
+}
+
 #[derive(Clone, Debug)]
 pub struct Config {
+    pub mode: Mode,
+    /// The HTTP API of the mode; in proxy mode, where clients connect if no listener is configured.
     pub listen: SocketAddr,
     pub tenant: String,
-    /// `None`: chosen at start, by what the kernel allows.
-    pub capture: Option<CaptureMethod>,
-    pub watches: Vec<NamedWatch>,
-    pub target: Option<Target>,
-    pub inline_listen: SocketAddr,
-    pub service: Option<String>,
-    pub interface: Option<String>,
-    pub pcap: Option<PathBuf>,
-    pub record: Option<PathBuf>,
-    pub output: PathBuf,
     pub state_dir: PathBuf,
-    pub min_requests: u64,
-    pub analysis_window: Duration,
-    pub retention: Duration,
-    pub summary: bool,
-    pub body_bytes: usize,
-    pub ring_bytes: usize,
-    pub memory_bytes: usize,
-    pub max_connections: usize,
-    /// `None`: only what nobody else wants (SCHED_IDLE).
-    pub nice: Option<i32>,
     pub log_level: String,
     pub log_format: LogFormat,
-    /// The file that was read, if any.
+    /// The file that was read, if any. Its catalog sections are read by `catalog`.
     pub file: Option<PathBuf>,
 }
 
@@ -216,7 +229,7 @@ impl Values {
     }
 
     fn into_config(self) -> Result<Config, ConfigError> {
-        self.read("mode", parse_mode)?;
+        let mode = self.read("mode", parse_mode)?.unwrap_or(ModeName::Shadow);
         let host = self.read("host", |t| {
             t.trim_start_matches('[')
                 .trim_end_matches(']')
@@ -224,63 +237,27 @@ impl Values {
                 .map_err(|_| format!("`{t}` is not an IP address"))
         })?;
         let port = self.read("port", |t| parse_number(t, 0, 65535))?;
+        let port = port.and_then(|port| u16::try_from(port).ok()).unwrap_or(mode.default_port());
         let state_dir = match self.read("state-dir", parse_path)? {
             Some(path) => path,
             None => default_state_dir()?,
         };
-        let output = self.read("output", parse_path)?.unwrap_or_else(|| match is_root() {
-            true => PathBuf::from("/var/stoa/uac"),
-            false => state_dir.join("contracts"),
-        });
-        let hours = self.read("analysis-window-hours", |t| parse_number(t, 1, 24 * 29))?;
-        let days = self.read("retention-days", parse_retention)?;
         let log_format = self.read("log-format", |t| match t.to_lowercase().as_str() {
             "text" => Ok(LogFormat::Text),
             "json" => Ok(LogFormat::Json),
             _ => Err(format!("`{t}` is not a log format; valid ones: text, json")),
         })?;
-        let config = Config {
-            listen: SocketAddr::new(
-                host.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
-                u16::try_from(port.unwrap_or(8083)).unwrap_or(8083),
-            ),
+        Ok(Config {
+            mode: match mode {
+                ModeName::Shadow => {
+                    Mode::Shadow(Box::new(ShadowSettings::read(&self, &state_dir)?))
+                }
+                ModeName::Proxy => Mode::Proxy(Box::new(ProxySettings::read(&self)?)),
+                ModeName::Sidecar => Mode::Sidecar(Box::new(SidecarSettings::read(&self)?)),
+            },
+            listen: SocketAddr::new(host.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)), port),
             tenant: self.read("tenant", parse_tenant)?.unwrap_or_else(|| "default".to_owned()),
-            capture: self.read("capture", |t| t.parse())?,
-            watches: self.read_all("watch", |t| t.parse())?,
-            target: self.read("target", parse_target)?,
-            inline_listen: self
-                .read("inline-listen", parse_listen)?
-                .unwrap_or_else(|| SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9083)),
-            service: self
-                .read("service", |t| watch::check_service_name(t).map(|()| t.to_owned()))?,
-            interface: self.read("interface", |t| match t {
-                "" => Err("the interface's name is empty".to_owned()),
-                _ => Ok(t.to_owned()),
-            })?,
-            pcap: self.read("pcap", parse_path)?,
-            record: self.read("record", parse_path)?,
-            output,
             state_dir,
-            min_requests: self
-                .read("min-requests-for-uac", |t| parse_number(t, 1, u64::MAX))?
-                .unwrap_or(100),
-            analysis_window: Duration::from_secs(hours.unwrap_or(168) * 3600),
-            retention: Duration::from_secs(days.unwrap_or(14) * 86_400),
-            summary: self
-                .read("summary", parse_bool)?
-                .unwrap_or_else(|| std::io::stdout().is_terminal()),
-            body_bytes: self.read("body-bytes", |t| parse_size(t, 0, 1 << 20))?.unwrap_or(16 << 10),
-            ring_bytes: self
-                .read("ring-bytes", |t| parse_size(t, 64 << 10, 1 << 30))?
-                .unwrap_or(8 << 20),
-            memory_bytes: self
-                .read("memory-bytes", |t| parse_size(t, 1 << 20, 1 << 40))?
-                .unwrap_or(24 << 20),
-            max_connections: self
-                .read("max-connections", |t| parse_number(t, 1, 1_000_000))?
-                .and_then(|n| usize::try_from(n).ok())
-                .unwrap_or(4096),
-            nice: self.read("nice", parse_niceness)?.flatten(),
             log_level: self
                 .read("log-level", parse_log_level)?
                 .unwrap_or_else(|| "info".to_owned()),
@@ -289,59 +266,13 @@ impl Values {
                 false => LogFormat::Json,
             }),
             file: None,
-        };
-        refuse_contradictions(&config)?;
-        Ok(config)
+        })
     }
 }
 
-fn refuse_contradictions(config: &Config) -> Result<(), ConfigError> {
-    let refuse = |text: &str| Err(ConfigError::Contradiction(text.to_owned()));
-    if config.interface.is_some() && config.pcap.is_some() {
-        return refuse("--interface and --pcap exclude each other: give one of them");
-    }
-    if config.analysis_window > config.retention {
-        return refuse(
-            "the analysis window (--analysis-window-hours) is longer than what is kept \
-             (--retention-days): shorten the one or lengthen the other",
-        );
-    }
-    match config.capture {
-        Some(CaptureMethod::Ebpf) if config.watches.is_empty() => refuse(
-            "capture Ebpf needs to know what to watch: give --watch NAME=port:PORT, NAME=pid:PID \
-             or NAME=cgroup:PATH",
-        ),
-        Some(CaptureMethod::Inline) if config.target.is_none() => {
-            refuse("capture Inline needs --target http://HOST:PORT, where it passes traffic on to")
-        }
-        Some(CaptureMethod::PortMirror) if config.interface.is_none() && config.pcap.is_none() => {
-            refuse("capture PortMirror needs --interface IF or --pcap FILE")
-        }
-        Some(method @ (CaptureMethod::Ebpf | CaptureMethod::Inline))
-            if config.interface.is_some() || config.pcap.is_some() =>
-        {
-            Err(ConfigError::Contradiction(format!(
-                "--interface and --pcap are for capture PortMirror, not for {method}"
-            )))
-        }
-        None if config.watches.is_empty()
-            && config.target.is_none()
-            && config.interface.is_none()
-            && config.pcap.is_none() =>
-        {
-            refuse(
-                "nothing to watch: give --watch NAME=port:PORT (eBPF), or --target \
-                 http://HOST:PORT (a pass-through listener, needs no privilege), or --interface \
-                 IF, or --pcap FILE",
-            )
-        }
-        _ => Ok(()),
-    }
-}
-
-fn parse_mode(text: &str) -> Result<(), String> {
+fn parse_mode(text: &str) -> Result<ModeName, String> {
     match text.to_lowercase().replace('_', "-").as_str() {
-        "shadow" => Ok(()),
+        "shadow" => Ok(ModeName::Shadow),
         mode @ ("edge-mcp" | "edgemcp" | "mcp" | "sidecar" | "proxy") => {
             Err(format!("mode `{mode}` is not in this build, which has: shadow. Use --mode shadow"))
         }
@@ -349,127 +280,6 @@ fn parse_mode(text: &str) -> Result<(), String> {
             "unknown mode `{text}`. Modes: edge-mcp, sidecar, proxy, shadow; this build has: shadow"
         )),
     }
-}
-
-fn parse_number(text: &str, least: u64, most: u64) -> Result<u64, String> {
-    match text.parse::<u64>() {
-        Ok(number) if (least..=most).contains(&number) => Ok(number),
-        _ if most == u64::MAX => Err(format!("`{text}` is not a number of {least} or more")),
-        _ => Err(format!("`{text}` is not a number from {least} to {most}")),
-    }
-}
-
-fn parse_niceness(text: &str) -> Result<Option<i32>, String> {
-    if text == "idle" {
-        return Ok(None);
-    }
-    match text.parse::<i32>() {
-        Ok(number) if (0..=19).contains(&number) => Ok(Some(number)),
-        _ => Err(format!("`{text}` is not `idle` or a number from 0 to 19")),
-    }
-}
-
-fn parse_retention(text: &str) -> Result<u64, String> {
-    match text.parse::<u64>() {
-        Ok(days @ 1..=29) => Ok(days),
-        Ok(days @ 30..) => Err(format!(
-            "{days} days is refused: what was observed of people's traffic is kept for less than \
-             30 days, even masked (data minimisation). Use 1 to 29"
-        )),
-        _ => Err(format!("`{text}` is not a number of days from 1 to 29")),
-    }
-}
-
-/// `16384`, `16k`, `16KiB`, `16 MiB`, `1g`: powers of 1024.
-fn parse_size(text: &str, least: usize, most: usize) -> Result<usize, String> {
-    let lower = text.to_lowercase();
-    let digits = lower.trim_end_matches(|c: char| !c.is_ascii_digit());
-    let unit = lower.get(digits.len()..).unwrap_or("").trim();
-    let factor = match unit {
-        "" | "b" => 1_usize,
-        "k" | "kb" | "kib" => 1 << 10,
-        "m" | "mb" | "mib" => 1 << 20,
-        "g" | "gb" | "gib" => 1 << 30,
-        _ => return Err(format!("`{text}` is not a size; write for example 16KiB, 8MiB or 1GiB")),
-    };
-    let size = digits
-        .parse::<usize>()
-        .ok()
-        .and_then(|n| n.checked_mul(factor))
-        .ok_or(format!("`{text}` is not a size; write for example 16KiB, 8MiB or 1GiB"))?;
-    match (least..=most).contains(&size) {
-        true => Ok(size),
-        false => Err(format!("`{text}` is not between {least} and {most} bytes")),
-    }
-}
-
-fn parse_bool(text: &str) -> Result<bool, String> {
-    match text.to_lowercase().as_str() {
-        "true" | "yes" | "on" | "1" => Ok(true),
-        "false" | "no" | "off" | "0" => Ok(false),
-        _ => Err(format!("`{text}` is neither true nor false")),
-    }
-}
-
-fn parse_path(text: &str) -> Result<PathBuf, String> {
-    match text {
-        "" => Err("the path is empty".to_owned()),
-        _ => Ok(PathBuf::from(text)),
-    }
-}
-
-fn parse_listen(text: &str) -> Result<SocketAddr, String> {
-    text.parse().map_err(|_| {
-        format!("`{text}` is not an address with a port, such as 127.0.0.1:9083 or [::1]:9083")
-    })
-}
-
-/// A tenant is a namespace's name (RFC 1123 label).
-fn parse_tenant(text: &str) -> Result<String, String> {
-    let is_valid = (1..=63).contains(&text.len())
-        && text.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-');
-    match is_valid && !text.starts_with('-') && !text.ends_with('-') {
-        true => Ok(text.to_owned()),
-        false => Err(format!("`{text}` is not a tenant's name: use a-z, 0-9 and `-`")),
-    }
-}
-
-fn parse_log_level(text: &str) -> Result<String, String> {
-    tracing_subscriber::EnvFilter::try_new(text)
-        .map(|_| text.to_owned())
-        .map_err(|e| format!("`{text}` is not a log level or filter ({e}); valid levels: error, warn, info, debug, trace"))
-}
-
-fn parse_target(text: &str) -> Result<Target, String> {
-    let shape = "expected http://HOST:PORT";
-    if text.starts_with("https://") {
-        return Err(format!(
-            "`{text}`: Inline passes bytes through and cannot read inside TLS; {shape}, behind \
-             what terminates TLS"
-        ));
-    }
-    let uri: http::Uri = match text.contains("://") {
-        true => text.parse(),
-        false => format!("http://{text}").parse(),
-    }
-    .map_err(|_| format!("`{text}` is not a URL: {shape}"))?;
-    if uri.scheme_str() != Some("http") {
-        return Err(format!("`{text}` is not an http URL: {shape}"));
-    }
-    if uri.path_and_query().is_some_and(|p| p.as_str() != "/") {
-        return Err(format!(
-            "`{text}` has a path, but Inline passes bytes through unchanged: {shape}"
-        ));
-    }
-    let authority = uri.authority().ok_or(format!("`{text}` names no host: {shape}"))?;
-    if authority.as_str().contains('@') {
-        return Err(format!("the URL has credentials in it, which Inline cannot use: {shape}"));
-    }
-    let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
-    if host.is_empty() {
-        return Err(format!("`{text}` names no host: {shape}"));
-    }
-    Ok(Target { host, port: authority.port_u16().unwrap_or(80) })
 }
 
 pub fn is_root() -> bool {

@@ -1,4 +1,5 @@
-use super::*;
+use super::{shadow::Target, *};
+use crate::capture::CaptureMethod;
 
 fn load_with(flags: &[&str], variables: &[(&str, &str)]) -> Result<Config, ConfigError> {
     let arguments = std::iter::once("stoa-gateway").chain(flags.iter().copied());
@@ -10,6 +11,13 @@ fn load_with(flags: &[&str], variables: &[(&str, &str)]) -> Result<Config, Confi
 
 fn error_of(flags: &[&str], variables: &[(&str, &str)]) -> String {
     load_with(flags, variables).expect_err("should be refused").to_string()
+}
+
+fn shadow_with(flags: &[&str], variables: &[(&str, &str)]) -> ShadowSettings {
+    match load_with(flags, variables).unwrap().mode {
+        Mode::Shadow(settings) => *settings,
+        other => panic!("{other:?}"),
+    }
 }
 
 const WATCH: &str = "--watch=api=port:8000";
@@ -27,9 +35,10 @@ fn flags_win_over_variables_over_file_over_defaults() {
         [("STOA_CONFIG", file.to_str().unwrap()), ("STOA_PORT", "2"), ("STOA_RETENTION_DAYS", "4")];
     let config = load_with(&["--port", "3"], &variables).unwrap();
     assert_eq!(config.listen.port(), 3);
-    assert_eq!(config.retention.as_secs(), 4 * 86_400);
-    assert_eq!(config.min_requests, 5);
-    assert_eq!(config.body_bytes, 16 << 10);
+    let shadow = shadow_with(&["--port", "3"], &variables);
+    assert_eq!(shadow.retention.as_secs(), 4 * 86_400);
+    assert_eq!(shadow.min_requests, 5);
+    assert_eq!(shadow.body_bytes, 16 << 10);
     assert_eq!(config.file.as_deref(), Some(file.as_path()));
 }
 
@@ -37,10 +46,11 @@ fn flags_win_over_variables_over_file_over_defaults() {
 fn defaults_are_those_documented() {
     let config = load_with(&[WATCH], &[]).unwrap();
     assert_eq!(config.listen, "0.0.0.0:8083".parse().unwrap());
-    assert_eq!(config.min_requests, 100);
-    assert_eq!(config.analysis_window.as_secs(), 168 * 3600);
-    assert_eq!(config.retention.as_secs(), 14 * 86_400);
-    assert_eq!(config.capture, None);
+    let shadow = shadow_with(&[WATCH], &[]);
+    assert_eq!(shadow.min_requests, 100);
+    assert_eq!(shadow.analysis_window.as_secs(), 168 * 3600);
+    assert_eq!(shadow.retention.as_secs(), 14 * 86_400);
+    assert_eq!(shadow.capture, None);
 }
 
 #[test]
@@ -69,7 +79,7 @@ fn modes_that_are_absent_say_so() {
 #[test]
 fn capture_methods_are_read_in_any_spelling() {
     for text in ["port-mirror", "PortMirror", "port_mirror", "PORTMIRROR"] {
-        let config = load_with(&["--capture", text, "--interface", "lo"], &[]).unwrap();
+        let config = shadow_with(&["--capture", text, "--interface", "lo"], &[]);
         assert_eq!(config.capture, Some(CaptureMethod::PortMirror));
     }
     for text in ["EnvoyTap", "envoy-tap", "KafkaReplay"] {
@@ -93,7 +103,7 @@ fn targets_that_inline_cannot_serve_are_refused() {
         let error = error_of(&["--target", target], &[]);
         assert!(error.contains(part), "{target}: {error}");
     }
-    let config = load_with(&["--target", "http://[::1]:81/"], &[]).unwrap();
+    let config = shadow_with(&["--target", "http://[::1]:81/"], &[]);
     assert_eq!(config.target, Some(Target { host: "::1".to_owned(), port: 81 }));
 }
 
@@ -109,16 +119,6 @@ fn what_is_missing_is_named() {
     assert!(error_of(&["--capture=ebpf"], &[]).contains("--watch"));
     assert!(error_of(&["--capture=portmirror"], &[]).contains("--interface"));
     assert!(error_of(&["--interface=lo", "--pcap=f"], &[]).contains("exclude"));
-}
-
-#[test]
-fn sizes_are_powers_of_1024() {
-    assert_eq!(parse_size("16KiB", 0, usize::MAX), Ok(16 << 10));
-    assert_eq!(parse_size("8 m", 0, usize::MAX), Ok(8 << 20));
-    assert_eq!(parse_size("77", 0, usize::MAX), Ok(77));
-    for text in ["", "k", "1.5M", "9999999999999999999999", "-1", "16 furlongs"] {
-        assert!(parse_size(text, 0, usize::MAX).is_err(), "{text}");
-    }
 }
 
 #[test]

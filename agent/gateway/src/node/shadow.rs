@@ -1,8 +1,7 @@
-//! Wires the rooms together: start, drain, stop.
+//! Shadow mode: from a capture to contracts.
 
 use std::{
     io::{self, Write},
-    net::SocketAddr,
     sync::Arc,
     time::Duration,
 };
@@ -15,6 +14,7 @@ use tokio::{
     sync::watch,
 };
 
+use super::NodeError;
 use crate::{
     capture::{
         CaptureError, CaptureMethod, CaptureSource, Watched,
@@ -23,7 +23,7 @@ use crate::{
         port_mirror::{MirroredServices, PortMirrorSource},
         watch::{check_service_name, number_services},
     },
-    config::Config,
+    config::{Config, shadow::ShadowSettings},
     http,
     shadow::{
         Shadow, ShadowConfig, ShadowError, Written,
@@ -32,26 +32,8 @@ use crate::{
         keeper::Keeper,
         routes,
     },
-    store::{Store, StoreError, secret},
+    store::{Store, secret},
 };
-
-#[derive(Debug, thiserror::Error)]
-pub enum NodeError {
-    #[error("{0}")]
-    Capture(#[from] CaptureError),
-    #[error("{0}")]
-    Store(#[from] StoreError),
-    #[error("{0}")]
-    Shadow(#[from] ShadowError),
-    #[error(
-        "cannot listen on {address} for the API: {source}. Choose another with --port or --host"
-    )]
-    Listen { address: SocketAddr, source: io::Error },
-    #[error("the agent could not start: {0}")]
-    Start(#[from] io::Error),
-    #[error("the analysis ended by itself; the log says why")]
-    AnalysisEnded,
-}
 
 /// What was chosen to capture with.
 struct Chosen {
@@ -62,33 +44,18 @@ struct Chosen {
 }
 
 /// Runs until SIGTERM or SIGINT, then drains, writes and summarises.
-pub fn run(config: Config) -> Result<(), NodeError> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .max_blocking_threads(4)
-        .thread_name("blocking")
-        .build()?;
-    runtime.block_on(run_on(config))
-}
-
-async fn run_on(config: Config) -> Result<(), NodeError> {
+pub(super) async fn run(config: Config, settings: ShadowSettings) -> Result<(), NodeError> {
     // Before anything else, so that a stop during the start is a stop too.
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
 
-    tracing::info!(
-        version = env!("CARGO_PKG_VERSION"),
-        mode = "shadow",
-        config_file = config.file.as_ref().map(|p| p.display().to_string()),
-        "Starting STOA Gateway"
-    );
     let store = Arc::new(Store::open(&config.state_dir, Limits::default())?);
     let key = secret::load_or_make(&config.state_dir)?;
     let listener = TcpListener::bind(config.listen)
         .await
         .map_err(|source| NodeError::Listen { address: config.listen, source })?;
     let address = listener.local_addr()?;
-    let chosen = choose_capture(&config)?;
+    let chosen = choose_capture(&settings)?;
     for line in &chosen.description {
         tracing::info!(method = %chosen.method, "{line}");
     }
@@ -97,12 +64,12 @@ async fn run_on(config: Config) -> Result<(), NodeError> {
     let (keeper, keeper_state, store_thread) = Keeper::start(Arc::clone(&store))?;
     let is_file = matches!(chosen.feed, Feed::File { .. });
     let reader = ReaderConfig {
-        body_limit: config.body_bytes,
-        memory_limit: config.memory_bytes,
+        body_limit: settings.body_bytes,
+        memory_limit: settings.memory_bytes,
         ..ReaderConfig::default()
     };
     let (handle, analysis_thread) = analysis::start(
-        AnalysisConfig { reader, nice: config.nice, record: config.record.clone() },
+        AnalysisConfig { reader, nice: settings.nice, record: settings.record.clone() },
         chosen.feed,
         Book::new(key, run.clone(), &chosen.names),
         keeper,
@@ -110,9 +77,9 @@ async fn run_on(config: Config) -> Result<(), NodeError> {
     let shadow = Arc::new(Shadow::new(
         ShadowConfig {
             tenant: config.tenant.clone(),
-            output: config.output.clone(),
-            min_requests: config.min_requests,
-            window: (!is_file).then_some(config.analysis_window),
+            output: settings.output.clone(),
+            min_requests: settings.min_requests,
+            window: (!is_file).then_some(settings.analysis_window),
             capture: chosen.method.to_string(),
             sources: chosen.description,
         },
@@ -129,11 +96,11 @@ async fn run_on(config: Config) -> Result<(), NodeError> {
         }))
     };
     let writer = tokio::spawn(Arc::clone(&shadow).write_when_ready());
-    let purger = tokio::spawn(purge_hourly(Arc::clone(&shadow), config.retention));
+    let purger = tokio::spawn(purge_hourly(Arc::clone(&shadow), settings.retention));
     tracing::info!(
         %address,
         state_dir = %config.state_dir.display(),
-        output = %config.output.display(),
+        output = %settings.output.display(),
         services = chosen.names.join(","),
         "ready"
     );
@@ -164,7 +131,7 @@ async fn run_on(config: Config) -> Result<(), NodeError> {
     }
     let _ = api.await;
     let finished = Arc::clone(&shadow);
-    let is_interactive = config.summary;
+    let is_interactive = settings.summary;
     let written = tokio::task::spawn_blocking(move || write_last(&finished, is_interactive)).await;
     let written = written.map_err(|_| ShadowError::Render)??;
     if is_interactive {
@@ -177,28 +144,30 @@ async fn run_on(config: Config) -> Result<(), NodeError> {
     }
 }
 
-fn choose_capture(config: &Config) -> Result<Chosen, NodeError> {
-    let (names, watched) = number_services(&config.watches);
-    let method = match config.capture {
+fn choose_capture(settings: &ShadowSettings) -> Result<Chosen, NodeError> {
+    let (names, watched) = number_services(&settings.watches);
+    let method = match settings.capture {
         Some(method) => method,
-        None if config.interface.is_some() || config.pcap.is_some() => CaptureMethod::PortMirror,
+        None if settings.interface.is_some() || settings.pcap.is_some() => {
+            CaptureMethod::PortMirror
+        }
         None if watched.is_empty() => CaptureMethod::Inline,
         None => {
-            return match open_ebpf(config, &names, &watched) {
-                Err(CaptureError::EbpfUnavailable { missing }) if config.target.is_some() => {
+            return match open_ebpf(settings, &names, &watched) {
+                Err(CaptureError::EbpfUnavailable { missing }) if settings.target.is_some() => {
                     tracing::warn!(%missing, "eBPF capture is not possible here; Inline is used");
-                    open_inline(config, names)
+                    open_inline(settings, names)
                 }
                 other => Ok(other?),
             };
         }
     };
     match method {
-        CaptureMethod::Ebpf => Ok(open_ebpf(config, &names, &watched)?),
-        CaptureMethod::Inline => open_inline(config, names),
+        CaptureMethod::Ebpf => Ok(open_ebpf(settings, &names, &watched)?),
+        CaptureMethod::Inline => open_inline(settings, names),
         CaptureMethod::PortMirror => {
             let services = MirroredServices::new(names.clone(), &watched)?;
-            if let Some(path) = &config.pcap {
+            if let Some(path) = &settings.pcap {
                 // Said now rather than in the log of a thread.
                 std::fs::File::open(path).map_err(|e| CaptureError::File {
                     path: path.clone(),
@@ -208,8 +177,8 @@ fn choose_capture(config: &Config) -> Result<Chosen, NodeError> {
                 let feed = Feed::File { path: path.clone(), services };
                 return Ok(Chosen { method, feed, names, description });
             }
-            let interface = config.interface.as_deref().unwrap_or_default();
-            let source = PortMirrorSource::open(interface, config.ring_bytes, services)?;
+            let interface = settings.interface.as_deref().unwrap_or_default();
+            let source = PortMirrorSource::open(interface, settings.ring_bytes, services)?;
             let description = source.describe();
             Ok(Chosen { method, feed: Feed::Live(Box::new(source)), names, description })
         }
@@ -217,14 +186,14 @@ fn choose_capture(config: &Config) -> Result<Chosen, NodeError> {
 }
 
 fn open_ebpf(
-    config: &Config,
+    settings: &ShadowSettings,
     names: &[String],
     watched: &[Watched],
 ) -> Result<Chosen, CaptureError> {
     let clamp = |bytes: usize| u32::try_from(bytes).unwrap_or(u32::MAX);
     let mut source = EbpfCapture::load(&EbpfConfig {
-        ring_bytes: clamp(config.ring_bytes),
-        body_budget: clamp(config.body_bytes),
+        ring_bytes: clamp(settings.ring_bytes),
+        body_budget: clamp(settings.body_bytes),
     })?;
     for watch in watched {
         source.watch(watch.service, &watch.spec).map_err(|e| match CaptureError::from(e) {
@@ -250,23 +219,23 @@ fn open_ebpf(
     })
 }
 
-fn open_inline(config: &Config, mut names: Vec<String>) -> Result<Chosen, NodeError> {
-    let Some(target) = config.target.clone() else {
+fn open_inline(settings: &ShadowSettings, mut names: Vec<String>) -> Result<Chosen, NodeError> {
+    let Some(target) = settings.target.clone() else {
         return Err(CaptureError::Stopped("Inline capture needs --target".to_owned()).into());
     };
     names.truncate(1);
-    if let Some(name) = &config.service {
+    if let Some(name) = &settings.service {
         names = vec![name.clone()];
     }
     if names.is_empty() {
         names.push(service_of_host(&target.host));
     }
     let source = InlineSource::start(InlineConfig {
-        listen: config.inline_listen,
+        listen: settings.inline_listen,
         target,
         service: 0,
-        max_connections: config.max_connections,
-        queue_bytes: config.ring_bytes,
+        max_connections: settings.max_connections,
+        queue_bytes: settings.ring_bytes,
     })?;
     let description = source.describe();
     Ok(Chosen {

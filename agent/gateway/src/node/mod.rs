@@ -1,0 +1,50 @@
+//! Wires the rooms together: start, drain, stop. One file a mode.
+
+mod shadow;
+
+use std::{io, net::SocketAddr};
+
+use crate::{
+    capture::CaptureError,
+    config::{Config, Mode},
+    shadow::ShadowError,
+    store::StoreError,
+};
+
+#[derive(Debug, thiserror::Error)]
+pub enum NodeError {
+    #[error("{0}")]
+    Capture(#[from] CaptureError),
+    #[error("{0}")]
+    Store(#[from] StoreError),
+    #[error("{0}")]
+    Shadow(#[from] ShadowError),
+    #[error(
+        "cannot listen on {address} for the API: {source}. Choose another with --port or --host"
+    )]
+    Listen { address: SocketAddr, source: io::Error },
+    #[error("the agent could not start: {0}")]
+    Start(#[from] io::Error),
+    #[error("the analysis ended by itself; the log says why")]
+    AnalysisEnded,
+}
+
+/// Runs until SIGTERM or SIGINT.
+pub fn run(config: Config) -> Result<(), NodeError> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(4)
+        .thread_name("blocking")
+        .build()?;
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        mode = config.mode.name(),
+        config_file = config.file.as_ref().map(|p| p.display().to_string()),
+        "Starting STOA Gateway"
+    );
+    match config.mode.clone() {
+        Mode::Shadow(settings) => runtime.block_on(shadow::run(config, *settings)),
+        // `config` refuses these modes.
+        Mode::Proxy(_) | Mode::Sidecar(_) => Ok(()),
+    }
+}
