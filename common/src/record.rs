@@ -44,7 +44,16 @@ pub struct OpenRecord {
     pub client_seq: u32,
     /// Sequence number of the first byte from the server.
     pub server_seq: u32,
+    /// The name under which segments came before the connection had a socket, or 0.
+    pub deferred: u64,
 }
+
+/// Marks, in [`RecordHeader::flow`], the name of a connection that has no socket yet. An
+/// [`OpenRecord`] tells which one it became, if it came to be. Below it is the number of the CPU
+/// that saw it: the next such name from the same CPU means that the one before is over.
+pub const DEFERRED: u64 = 1 << 63;
+/// Where in such a name the number of the CPU begins.
+pub const DEFERRED_CPU_SHIFT: u32 = 40;
 
 pub const HEADER_LEN: usize = size_of::<RecordHeader>();
 pub const OPEN_LEN: usize = size_of::<OpenRecord>();
@@ -78,4 +87,4 @@ pub mod reason {
     pub const NONE: u8 = 255;
 }
 
-const _: () = assert!(HEADER_LEN == 40 && OPEN_LEN == 88);
+const _: () = assert!(HEADER_LEN == 40 && OPEN_LEN == 96);

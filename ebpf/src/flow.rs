@@ -6,6 +6,12 @@ use aya_ebpf::{
     helpers::generated::bpf_sk_storage_get,
     macros::btf_map,
 };
+use stoa_common::record::{
+    direction::{TO_CLIENT, TO_SERVER},
+    reason,
+};
+
+use crate::settings::HEAD_GUESS;
 
 #[btf_map]
 static FLOWS: SkStorage<Flow> = SkStorage::new();
@@ -31,6 +37,8 @@ pub struct Flow {
     /// The client sends requests before it has the responses: messages then begin in the middle
     /// of segments, so more is copied from each one that begins with a segment.
     pub is_pipelined: u8,
+    /// The name under which its first segment was handed on before it had a socket, or 0.
+    pub deferred: u64,
     /// Sequence numbers of the first bytes, where `is_from_start`: from the client, from the server.
     pub first: [u32; 2],
     pub streams: [Stream; 2],
@@ -58,8 +66,73 @@ pub struct Stream {
     pub is_head_open: u8,
     /// Why bytes beyond `limit` are not copied.
     pub skip_reason: u8,
-    /// Length of the head, between search and use.
-    pub head: u32,
+}
+
+impl Flow {
+    /// What fresh storage holds.
+    pub const NOTHING: Self = {
+        const STREAM: Stream = Stream {
+            base: 0,
+            limit: 0,
+            previous_base: 0,
+            previous_limit: 0,
+            end: 0,
+            lost_from: 0,
+            lost_to: 0,
+            lost_reason: 0,
+            is_started: 0,
+            is_head_open: 0,
+            skip_reason: 0,
+        };
+        Self {
+            cookie: 0,
+            slot: 0,
+            generation: 0,
+            state: NEW,
+            is_from_start: 0,
+            is_open_told: 0,
+            is_shed: 0,
+            unproven: [0; 2],
+            is_unanswered: 0,
+            is_pipelined: 0,
+            deferred: 0,
+            first: [0; 2],
+            streams: [STREAM; 2],
+        }
+    };
+}
+
+/// A connection that is seen from its first bytes on, which have these numbers.
+///
+/// # Safety
+/// `flow` points into a map.
+#[inline(always)]
+pub unsafe fn begin_streams(flow: *mut Flow, from_client: u32, from_server: u32) {
+    // SAFETY: see above.
+    unsafe {
+        (*flow).is_from_start = 1;
+        begin_stream::<{ TO_SERVER as usize }>(flow, from_client);
+        begin_stream::<{ TO_CLIENT as usize }>(flow, from_server);
+    }
+}
+
+/// The same of one direction.
+///
+/// # Safety
+/// `flow` points into a map.
+#[inline(always)]
+pub unsafe fn begin_stream<const D: usize>(flow: *mut Flow, first: u32) {
+    // SAFETY: see above.
+    unsafe {
+        (*flow).first[D] = first;
+        // What comes before the first message is copied too, while it is short.
+        let stream = &raw mut (*flow).streams[D];
+        (*stream).base = first;
+        (*stream).limit = first.wrapping_add(HEAD_GUESS);
+        (*stream).end = first;
+        (*stream).is_started = 2;
+        (*stream).skip_reason = reason::BUDGET;
+    }
 }
 
 /// The zero of fresh storage: nothing decided.

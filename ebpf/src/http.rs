@@ -2,7 +2,7 @@
 
 use aya_ebpf::bindings::__sk_buff;
 
-use crate::packet::load_bytes;
+use crate::packet::{load, load_bytes};
 
 // What the first bytes of a segment look like. Numbers, because the verifier must forget them.
 pub const REQUEST: u32 = 1;
@@ -72,60 +72,75 @@ pub fn looks_like_text(bytes: &[u8; PEEK]) -> bool {
     true
 }
 
+/// Where a segment of requests ends as a head does and another head ends before: it holds several.
+pub const SEVERAL: u32 = u32::MAX;
+/// Segments longer than this are searched for the end of the head.
+const SEARCHED_ABOVE: u32 = 1400;
+/// The same where the segment looks like several requests.
+const SEARCHED_FOR_PIPELINE: u32 = 512;
+const END_OF_HEAD: u32 = u32::from_le_bytes(*b"\r\n\r\n");
+
+/// Length of the head that ends in this payload, 0 if its end is not found, or [`SEVERAL`].
+///
+/// A global function, as are others here that take only the context and numbers: the verifier walks
+/// through each of them once, and not once for each state that a caller may be in (Linux 5.6,
+/// `do_check_subprogs`).
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn find_head(skb: *mut __sk_buff, payload: u32, len: u32, is_request: u32) -> u32 {
+    let is_ended =
+        len >= 4 && load::<u32>(skb, payload + len - 4).map(u32::from_le) == Some(END_OF_HEAD);
+    // A long segment of requests that ends as a head does is one head, or several.
+    let searched_above =
+        if is_ended && is_request != 0 { SEARCHED_FOR_PIPELINE } else { SEARCHED_ABOVE };
+    let mut head = 0;
+    if len > searched_above && (!is_ended || is_request != 0) {
+        head = search_head_end(skb, payload, len);
+    }
+    if !is_ended {
+        head
+    } else if head != 0 && head < len {
+        SEVERAL
+    } else {
+        len
+    }
+}
+
 /// How far the end of a head is searched; the verifier walks through every step.
 const SEARCHED: u32 = 1 << 10;
-const BLOCK: usize = 128;
-/// Blocks overlap by one less than what is searched for.
-const STEP: u32 = BLOCK as u32 - 3;
+/// What is read at a time. Blocks overlap by a word, so that the end is whole in one of them.
+const WORDS: usize = 17;
+const BLOCK: u32 = 4 * WORDS as u32;
 
-/// Length of the head that ends within the first bytes of a segment, 0 if its end is not there.
-/// The result goes to `head`, which points into a map: the verifier would follow each of its many
-/// values.
-///
-/// The four bytes of CR LF CR LF cover exactly one index of the form 4k + 3, so one byte in four
-/// is looked at until that byte is a CR or an LF.
-///
-/// # Safety
-/// `head` is writable.
-#[inline(never)]
-pub unsafe fn find_head_end(skb: *mut __sk_buff, payload: u32, len: u32, head: *mut u32) {
-    let mut block = [0u8; BLOCK];
-    // SAFETY: see above.
-    unsafe { head.write_volatile(0) };
+/// Looks at every place without a branch that comes back: what the verifier would have to follow
+/// twice at each of them, it would follow a million times in all.
+#[inline(always)]
+fn search_head_end(skb: *mut __sk_buff, payload: u32, len: u32) -> u32 {
+    let mut block = [0u32; WORDS];
     let mut done = 0;
     while done < SEARCHED {
-        if done + BLOCK as u32 > len {
+        if done + BLOCK > len {
             // The tail that is shorter than a block: a body that short costs little either way.
-            return;
+            return 0;
         }
+        let to = block.as_mut_ptr().cast();
         // SAFETY: as many bytes as the block has.
-        let result =
-            unsafe { load_bytes(skb, (payload + done).into(), block.as_mut_ptr(), BLOCK as u64) };
-        if result != 0 {
-            return;
+        if unsafe { load_bytes(skb, (payload + done).into(), to, BLOCK.into()) } != 0 {
+            return 0;
         }
-        // SAFETY: within the block, which holds 4k + 3 for the last k.
-        let at = |k: usize| unsafe { *block.get_unchecked(k) };
-        let mut i = 3usize;
-        while i < BLOCK {
-            let c = at(i);
-            if c == b'\r' || c == b'\n' {
-                let mut start = i - 3;
-                while start <= i && start + 4 <= BLOCK {
-                    if at(start) == b'\r'
-                        && at(start + 1) == b'\n'
-                        && at(start + 2) == b'\r'
-                        && at(start + 3) == b'\n'
-                    {
-                        // SAFETY: see above.
-                        unsafe { head.write_volatile(done + start as u32 + 4) };
-                        return;
-                    }
-                    start += 1;
+        let mut k = 0;
+        while k < WORDS - 1 {
+            let around = u64::from(block[k].to_le()) | u64::from(block[k + 1].to_le()) << 32;
+            let mut before = 0;
+            while before < 4 {
+                if (around >> (8 * before)) as u32 == END_OF_HEAD {
+                    return done + 4 * k as u32 + before + 4;
                 }
+                before += 1;
             }
-            i += 4;
+            k += 1;
         }
-        done += STEP;
+        done += BLOCK - 4;
     }
+    0
 }

@@ -13,7 +13,7 @@ use stoa_common::record::{
     kind, reason,
 };
 
-use crate::{flow, ring, segment::tell_lost, settings::HEAD_GUESS, watch};
+use crate::{deferred, flow, ring, telling::tell_lost, watch};
 
 /// `BPF_TCP_CLOSE` of uapi/linux/bpf.h.
 const CLOSED: u32 = 7;
@@ -52,22 +52,32 @@ unsafe fn begin(ops: *mut bpf_sock_ops) {
         if flow.is_null() {
             return;
         }
-        (*flow).cookie = bpf_get_socket_cookie(ops.cast());
-        (*flow).is_from_start = 1;
+        let cookie = bpf_get_socket_cookie(ops.cast());
         let (from_client, from_server) = ((*ops).rcv_nxt, (*ops).snd_nxt);
-        (*flow).first[INWARD] = from_client;
-        (*flow).first[OUTWARD] = from_server;
-        // What comes before the first message is copied too, while it is short.
-        let mut direction = 0;
-        while direction < 2 {
-            let first = if direction == INWARD { from_client } else { from_server };
-            let stream = &raw mut (*flow).streams[direction];
-            (*stream).base = first;
-            (*stream).limit = first.wrapping_add(HEAD_GUESS);
-            (*stream).end = first;
-            (*stream).is_started = 2;
-            (*stream).skip_reason = reason::BUDGET;
-            direction += 1;
+        // The remote port alone is in network byte order (uapi/linux/bpf.h).
+        let client_port = u32::from_be((*ops).remote_port) as u16;
+        let server_port = (*ops).local_port as u16;
+        let first = deferred::slot_of_this_cpu();
+        if first.is_null() {
+            return;
+        }
+        match deferred::take(first, client_port, server_port, from_client, from_server) {
+            Some((seen, open)) => {
+                flow.write(*seen);
+                flow::begin_stream::<OUTWARD>(flow, from_server);
+                (*flow).is_open_told = 0;
+                (*flow).deferred = (*seen).cookie;
+                (*flow).cookie = cookie;
+                if (*flow).state != flow::IGNORED && (*flow).is_shed == 0 {
+                    (*open).header.flow = cookie;
+                    (*open).server_seq = from_server;
+                    (*flow).is_open_told = u8::from(ring::put_open(open));
+                }
+            }
+            None => {
+                (*flow).cookie = cookie;
+                flow::begin_streams(flow, from_client, from_server);
+            }
         }
         let flags = (*ops).bpf_sock_ops_cb_flags | BPF_SOCK_OPS_STATE_CB_FLAG;
         bpf_sock_ops_cb_flags_set(ops, flags as i32);

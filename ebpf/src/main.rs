@@ -17,6 +17,8 @@
 #![feature(core_intrinsics)]
 #![allow(internal_features, reason = "an atomic addition without compare-and-swap")]
 
+mod copying;
+mod deferred;
 mod flow;
 mod http;
 mod lifecycle;
@@ -25,6 +27,7 @@ mod ring;
 mod segment;
 mod settings;
 mod tallies;
+mod telling;
 mod watch;
 
 use aya_ebpf::{

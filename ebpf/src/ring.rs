@@ -45,9 +45,10 @@ pub fn put_header(header: &RecordHeader) -> bool {
 }
 
 #[inline(always)]
-pub fn put_open(record: &OpenRecord) -> bool {
+pub fn put_open(record: *const OpenRecord) -> bool {
     let Some(mut entry) = EVENTS.reserve::<OpenRecord>(0) else { return false };
-    entry.write(*record);
+    // SAFETY: the callers' records are whole.
+    entry.write(unsafe { *record });
     entry.submit(BPF_RB_NO_WAKEUP.into());
     true
 }

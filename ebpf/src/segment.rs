@@ -2,52 +2,66 @@
 
 use aya_ebpf::{
     bindings::{__sk_buff, bpf_sock},
-    helpers::generated::{bpf_get_socket_cookie, bpf_ktime_get_ns, bpf_sk_fullsock},
+    helpers::generated::{bpf_get_socket_cookie, bpf_sk_fullsock},
 };
 use stoa_common::record::{
-    CHUNK, OpenRecord, RecordHeader,
+    CHUNK,
     direction::{TO_CLIENT, TO_SERVER},
-    kind, reason,
+    reason,
 };
 
 use crate::{
+    copying::deliver,
+    deferred::observe_deferred,
     flow::{self, Flow, Stream, is_before},
     http::{self, PEEK},
-    packet::{FIN, Packet, RST, SYN, forget, load, load_bytes},
-    ring::{self, Chunk},
+    packet::{FIN, Packet, RST, SYN, forget, load_bytes},
+    ring,
     settings::{BODY_BUDGET, HEAD_GUESS, HEAD_LIMIT, PIPELINE_LIMIT, SHED_ABOVE},
-    tallies, watch,
+    tallies,
+    telling::{FAR, lose, tell_end},
+    watch,
 };
 
 const INWARD: usize = TO_SERVER as usize;
 const OUTWARD: usize = TO_CLIENT as usize;
 /// `BPF_TCP_LISTEN` of uapi/linux/bpf.h.
 const LISTENING: u32 = 10;
-/// Segments longer than this are searched for the end of the head.
-const SEARCHED_ABOVE: u32 = 1400;
-/// The same where the segment looks like several requests.
-const SEARCHED_FOR_PIPELINE: u32 = 512;
 /// Payload segments in each direction after which a connection that was joined in the middle and
 /// showed no message is let go.
 const PATIENCE: u8 = 4;
 /// The same for one direction alone: a long download says nothing for long.
 const LONG_PATIENCE: u8 = 250;
-/// Sequence numbers are compared over at most this distance.
-const FAR: u32 = 1 << 30;
 
 /// Looks at one packet of a socket in a watched cgroup. `D` is its direction.
 #[inline(always)]
 pub fn observe<const D: usize>(skb: *mut __sk_buff) {
-    // SAFETY: a field of the program's context; the verifier wants the null checks.
-    let socket = unsafe { (*skb).__bindgen_anon_2.sk };
+    let socket = full_socket(skb);
     if socket.is_null() {
         return;
     }
-    // SAFETY: checked above. Time-wait and request sockets have no storage.
-    let socket = unsafe { bpf_sk_fullsock(socket) };
-    if socket.is_null() {
+    // SAFETY: a field of a full socket.
+    if D == INWARD && unsafe { (*socket).state } == LISTENING {
+        observe_deferred(skb);
         return;
     }
+    observe_connected::<D>(skb, socket);
+}
+
+/// The socket that a packet belongs to; null for time-wait and request sockets, which have no
+/// storage.
+#[inline(always)]
+fn full_socket(skb: *mut __sk_buff) -> *mut bpf_sock {
+    // SAFETY: a field of the program's context; the verifier wants the null check.
+    unsafe {
+        let socket = (*skb).__bindgen_anon_2.sk;
+        if socket.is_null() { socket } else { bpf_sk_fullsock(socket) }
+    }
+}
+
+/// Not inlined: its stack would add to that of the deferred segment's way.
+#[inline(never)]
+fn observe_connected<const D: usize>(skb: *mut __sk_buff, socket: *mut bpf_sock) {
     let mut flow = flow::find(socket);
     let mut state = flow::NEW;
     if !flow.is_null() {
@@ -71,54 +85,62 @@ pub fn observe<const D: usize>(skb: *mut __sk_buff) {
         return;
     }
     if state == flow::NEW || state == flow::UNWATCHED {
-        flow = adopt::<D>(skb, socket, flow, &packet);
+        let local_port =
+            u32::from(if D == INWARD { packet.destination_port } else { packet.source_port });
+        if adopt(skb, local_port, packet.len) == 0 {
+            return;
+        }
+        flow = flow::find(socket);
         if flow.is_null() {
             return;
         }
     }
-    if packet.len != 0 {
-        weigh::<D>(skb, flow, &packet);
-    }
     // SAFETY: points into the socket's storage.
+    unsafe { observe_payload::<D>(skb, flow, &packet) };
+}
+
+/// Looks at a packet with payload, or at the end of a stream.
+///
+/// # Safety
+/// `flow` points into a map.
+#[inline(always)]
+pub unsafe fn observe_payload<const D: usize>(
+    skb: *mut __sk_buff,
+    flow: *mut Flow,
+    packet: &Packet,
+) {
+    if packet.len != 0 {
+        weigh::<D>(skb, flow, packet);
+    }
+    // SAFETY: see above.
     unsafe {
         if packet.flags & (FIN | RST) != 0 && (*flow).is_open_told != 0 {
-            tell_end::<D>(flow, &packet);
+            tell_end::<D>(flow, packet);
         }
     }
 }
 
-/// Finds out whose socket this is, at its first payload; null if nobody's.
-#[inline(always)]
-fn adopt<const D: usize>(
-    skb: *mut __sk_buff,
-    socket: *mut bpf_sock,
-    known: *mut Flow,
-    packet: &Packet,
-) -> *mut Flow {
-    let local_port =
-        u32::from(if D == INWARD { packet.destination_port } else { packet.source_port });
+/// Finds out whose socket this is, at its first payload; 0 if nobody's.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn adopt(skb: *mut __sk_buff, local_port: u32, len: u32) -> u32 {
+    let socket = full_socket(skb);
+    if socket.is_null() {
+        return 0;
+    }
     let watching = watch::current();
     let slot = watch::find_slot(skb, local_port, &watching);
-    // SAFETY: a field of a full socket.
-    if unsafe { (*socket).state } == LISTENING {
-        if D == INWARD
-            && let Some(slot) = slot
-        {
-            count_deferred(skb, packet.payload, packet.len, slot);
-        }
-        return core::ptr::null_mut();
-    }
     if slot.is_none() && watching.levels == 0 {
         // The port alone told, which is quicker than to remember it.
-        return core::ptr::null_mut();
+        return 0;
     }
-    let flow = if known.is_null() { flow::find_or_create(socket) } else { known };
+    let flow = flow::find_or_create(socket);
     if flow.is_null() {
         if let Some(slot) = slot {
-            tallies::count_due(slot, packet.len);
-            tallies::count_lost(slot, reason::EVICTED, 1, packet.len);
+            tallies::count_due(slot, len);
+            tallies::count_lost(slot, reason::EVICTED, 1, len);
         }
-        return flow;
+        return 0;
     }
     // SAFETY: points into the socket's storage.
     unsafe {
@@ -127,26 +149,14 @@ fn adopt<const D: usize>(
                 (*flow).cookie = bpf_get_socket_cookie(skb.cast());
                 (*flow).slot = slot;
                 (*flow).state = flow::UNPROVEN;
-                flow
+                1
             }
             None => {
                 (*flow).generation = watching.generation;
                 (*flow).state = flow::UNWATCHED;
-                core::ptr::null_mut()
+                0
             }
         }
-    }
-}
-
-/// Where the listener defers (`TCP_DEFER_ACCEPT`), the first request reaches the filter before its
-/// connection has a socket (`tcp_v4_rcv`: a request socket's segment is filtered as the listener's).
-/// It cannot be told whose it is, so it is counted as due and not readable.
-#[inline(never)]
-fn count_deferred(skb: *mut __sk_buff, payload: u32, len: u32, slot: u32) {
-    let Some(first) = load::<[u8; PEEK]>(skb, payload) else { return };
-    if http::recognize(&first, len) == http::REQUEST {
-        tallies::count_due(slot, len);
-        tallies::count_lost(slot, reason::UNREADABLE, 1, len);
     }
 }
 
@@ -309,27 +319,12 @@ unsafe fn follow_head<const D: usize>(
             // Late, or beyond what any head may take.
             return;
         }
-        let is_ended = packet.len >= 4
-            && load::<u32>(skb, packet.payload + packet.len - 4)
-                == Some(u32::from_ne_bytes(*b"\r\n\r\n"));
-        // A long segment of requests that ends as a head does is one head, or several.
-        let searched_above =
-            if is_ended && D == INWARD { SEARCHED_FOR_PIPELINE } else { SEARCHED_ABOVE };
-        let mut head = 0;
-        if packet.len > searched_above && (!is_ended || D == INWARD) {
-            http::find_head_end(skb, packet.payload, packet.len, &raw mut (*stream).head);
-            head = (&raw const (*stream).head).read_volatile();
-        }
-        if is_ended {
-            if head != 0 && head < packet.len {
-                (*flow).is_pipelined = 1;
-                (*stream).is_head_open = 0;
-                (*stream).limit = (*stream).base.wrapping_add(PIPELINE_LIMIT);
-                return;
-            }
-            head = packet.len;
-        }
-        if head != 0 {
+        let head = http::find_head(skb, packet.payload, packet.len, u32::from(D == INWARD));
+        if head == http::SEVERAL {
+            (*flow).is_pipelined = 1;
+            (*stream).is_head_open = 0;
+            (*stream).limit = (*stream).base.wrapping_add(PIPELINE_LIMIT);
+        } else if head != 0 {
             (*stream).is_head_open = 0;
             (*stream).limit = seq.wrapping_add(head).wrapping_add(BODY_BUDGET.load());
         } else if at.wrapping_add(packet.len) > (*stream).limit.wrapping_sub((*stream).base)
@@ -357,288 +352,5 @@ unsafe fn room(stream: *const Stream, seq: u32) -> u32 {
         let (base, limit) = ((*stream).previous_base, (*stream).previous_limit);
         let (at, size) = (seq.wrapping_sub(base), limit.wrapping_sub(base));
         size.saturating_sub(at)
-    }
-}
-
-/// Copies up to `room` bytes of the segment.
-///
-/// # Safety
-/// `flow` and `stream` point into a socket's storage.
-#[inline(always)]
-unsafe fn deliver<const D: usize>(
-    skb: *mut __sk_buff,
-    flow: *mut Flow,
-    stream: *mut Stream,
-    packet: &Packet,
-    seq: u32,
-    room: u32,
-) {
-    // SAFETY: see above.
-    unsafe {
-        let slot = (*flow).slot;
-        let end = seq.wrapping_add(packet.len);
-        let copied = forget(if room < packet.len { room } else { packet.len });
-        let at = bpf_ktime_get_ns();
-        if !is_caught_up::<D>(skb, flow, stream, packet, at) {
-            tallies::count_lost(slot, reason::RING_FULL, 1, packet.len);
-            lose::<D>(flow, stream, seq, end, reason::RING_FULL);
-            return;
-        }
-
-        let mut chunk = Chunk {
-            header: RecordHeader {
-                flow: (*flow).cookie,
-                at,
-                slot,
-                seq,
-                ack: packet.ack,
-                len: 0,
-                captured: 0,
-                kind: kind::SEGMENT,
-                direction: D as u8,
-                // The end of the stream is told by a record of its own.
-                flags: packet.flags & !(FIN | RST | SYN),
-                reason: reason::NONE,
-            },
-            offset: packet.payload,
-        };
-        let why = (*stream).skip_reason;
-        let mut done = 0;
-        let mut result = ring::DELIVERED;
-        // Whole chunks first: up to a head of 64 KiB and its body's budget.
-        for _ in 0..6 {
-            if result != ring::DELIVERED || copied.saturating_sub(done) <= CHUNK {
-                break;
-            }
-            cut(&mut chunk, packet, seq, done, CHUNK, copied, why);
-            result = ring::put_whole(skb, &chunk);
-            if result == ring::DELIVERED {
-                done += CHUNK;
-            }
-        }
-        let left = copied.saturating_sub(done);
-        if result == ring::DELIVERED && left != 0 && left <= CHUNK {
-            cut(&mut chunk, packet, seq, done, left, copied, why);
-            result = ring::put_chunk(skb, &chunk);
-            if result == ring::DELIVERED {
-                done += left;
-            }
-        }
-
-        if done == packet.len {
-            tallies::count_captured(slot, 1, done);
-            return;
-        }
-        tallies::count_captured(slot, 0, done);
-        let missing = packet.len - done;
-        if result == ring::DELIVERED {
-            tallies::count_lost(slot, why, 1, missing);
-            if chunk.header.captured == chunk.header.len {
-                // The window moved while this segment was being copied.
-                lose::<D>(flow, stream, seq.wrapping_add(done), end, why);
-            }
-            return;
-        }
-        let cause = if result == ring::UNREADABLE { reason::UNREADABLE } else { reason::RING_FULL };
-        let beyond = packet.len.saturating_sub(if copied > done { copied } else { done });
-        tallies::count_lost(slot, cause, 1, missing - beyond);
-        if beyond != 0 {
-            tallies::count_lost(slot, why, 0, beyond);
-        }
-        lose::<D>(flow, stream, seq.wrapping_add(done), end, cause);
-    }
-}
-
-/// Makes the chunk the `n` bytes behind the `done` ones of a segment of which `copied` will be
-/// delivered. The last one stands for the rest as well.
-#[inline(always)]
-fn cut(chunk: &mut Chunk, packet: &Packet, seq: u32, done: u32, n: u32, copied: u32, why: u8) {
-    chunk.header.seq = seq.wrapping_add(done);
-    chunk.offset = packet.payload + done;
-    chunk.header.captured = n;
-    if done + n == copied {
-        chunk.header.len = packet.len - done;
-        chunk.header.reason = if copied < packet.len { why } else { reason::NONE };
-    } else {
-        chunk.header.len = n;
-    }
-}
-
-/// Tells the agent what it must know before the next segment: the connection's ends, and what it
-/// missed. False if the ring is full.
-///
-/// # Safety
-/// `flow` and `stream` point into a socket's storage.
-#[inline(always)]
-unsafe fn is_caught_up<const D: usize>(
-    skb: *mut __sk_buff,
-    flow: *mut Flow,
-    stream: *mut Stream,
-    packet: &Packet,
-    at: u64,
-) -> bool {
-    // SAFETY: see above.
-    unsafe {
-        if (*flow).is_open_told == 0 {
-            if tell_open::<D>(skb, flow, packet, at) == 0 {
-                return false;
-            }
-            (*flow).is_open_told = 1;
-        }
-        (*stream).lost_from == (*stream).lost_to || tell_lost(flow, stream, D as u64, at) != 0
-    }
-}
-
-/// # Safety
-/// `flow` points into a socket's storage.
-#[inline(never)]
-unsafe fn tell_open<const D: usize>(
-    skb: *mut __sk_buff,
-    flow: *mut Flow,
-    packet: &Packet,
-    at: u64,
-) -> u64 {
-    // SAFETY: see above.
-    unsafe {
-        let mut ends = [[0u8; 16]; 2];
-        if packet.family == 4 {
-            let Some(addresses) = load::<[[u8; 4]; 2]>(skb, 12) else { return 0 };
-            let mut i = 0;
-            while i < 4 {
-                ends[0][i] = addresses[0][i];
-                ends[1][i] = addresses[1][i];
-                i += 1;
-            }
-        } else {
-            let Some(addresses) = load::<[[u8; 16]; 2]>(skb, 8) else { return 0 };
-            ends = addresses;
-        }
-        let (client, server) = if D == INWARD { (0, 1) } else { (1, 0) };
-        let (client_port, server_port) = if D == INWARD {
-            (packet.source_port, packet.destination_port)
-        } else {
-            (packet.destination_port, packet.source_port)
-        };
-        let record = OpenRecord {
-            header: RecordHeader {
-                flow: (*flow).cookie,
-                at,
-                slot: (*flow).slot,
-                seq: 0,
-                ack: 0,
-                len: 0,
-                captured: 0,
-                kind: kind::OPEN,
-                direction: D as u8,
-                flags: 0,
-                reason: reason::NONE,
-            },
-            client: ends[client],
-            server: ends[server],
-            client_port,
-            server_port,
-            family: packet.family,
-            from_start: (*flow).is_from_start,
-            reserved: [0; 2],
-            client_seq: (*flow).first[INWARD],
-            server_seq: (*flow).first[OUTWARD],
-        };
-        u64::from(ring::put_open(&record))
-    }
-}
-
-/// Tells of lost bytes that the agent need not wait for; 0 if the ring is full.
-///
-/// # Safety
-/// `flow` and `stream` point into a socket's storage.
-#[inline(never)]
-pub unsafe fn tell_lost(flow: *mut Flow, stream: *mut Stream, direction: u64, at: u64) -> u64 {
-    // SAFETY: see above.
-    unsafe {
-        let (from, to) = ((*stream).lost_from, (*stream).lost_to);
-        let header = RecordHeader {
-            flow: (*flow).cookie,
-            at,
-            slot: (*flow).slot,
-            seq: from,
-            ack: 0,
-            len: to.wrapping_sub(from),
-            captured: 0,
-            kind: kind::LOST,
-            direction: direction as u8,
-            flags: 0,
-            reason: (*stream).lost_reason,
-        };
-        if !ring::put_header(&header) {
-            return 0;
-        }
-        (*stream).lost_from = to;
-        1
-    }
-}
-
-/// Remembers lost bytes until the agent can be told of them.
-///
-/// # Safety
-/// `flow` and `stream` point into a socket's storage.
-#[inline(always)]
-unsafe fn lose<const D: usize>(flow: *mut Flow, stream: *mut Stream, from: u32, to: u32, why: u8) {
-    // SAFETY: see above.
-    unsafe {
-        let (known_from, known_to) = ((*stream).lost_from, (*stream).lost_to);
-        let known = known_to.wrapping_sub(known_from);
-        if known != 0 && from.wrapping_sub(known_from) <= known && known < FAR {
-            // Adjoins what is known, whatever the reason: the counters have each by its own.
-            if is_before(known_to, to) {
-                (*stream).lost_to = to;
-            }
-            return;
-        }
-        if known != 0
-            && ((*flow).is_open_told == 0
-                || tell_lost(flow, stream, D as u64, bpf_ktime_get_ns()) == 0)
-        {
-            // Cannot be told now: one range from the first to the last. What was delivered in
-            // between stays delivered.
-            if is_before(from, known_from) {
-                (*stream).lost_from = from;
-            }
-            if is_before(known_to, to) {
-                (*stream).lost_to = to;
-            }
-            return;
-        }
-        (*stream).lost_from = from;
-        (*stream).lost_to = to;
-        (*stream).lost_reason = why;
-    }
-}
-
-/// Tells of a FIN or RST, and before that of what was lost.
-///
-/// # Safety
-/// `flow` points into a socket's storage.
-#[inline(always)]
-unsafe fn tell_end<const D: usize>(flow: *mut Flow, packet: &Packet) {
-    // SAFETY: see above.
-    unsafe {
-        let at = bpf_ktime_get_ns();
-        let stream = &raw mut (*flow).streams[D];
-        if (*stream).lost_from != (*stream).lost_to {
-            tell_lost(flow, stream, D as u64, at);
-        }
-        ring::put_header(&RecordHeader {
-            flow: (*flow).cookie,
-            at,
-            slot: (*flow).slot,
-            seq: packet.seq.wrapping_add(packet.len),
-            ack: packet.ack,
-            len: 0,
-            captured: 0,
-            kind: kind::SEGMENT,
-            direction: D as u8,
-            flags: packet.flags,
-            reason: reason::NONE,
-        });
     }
 }

@@ -41,14 +41,15 @@ fn netns_of(context: *mut core::ffi::c_void) -> u64 {
     }
 }
 
-/// 1 if ports alone are watched, and this is none of them. Not inlined, so that the verifier follows
+/// 1 if ports alone are watched, and this is none of them. A global function: the verifier follows
 /// what comes after it once.
+#[unsafe(no_mangle)]
 #[inline(never)]
-pub fn is_port_of_others(skb: *mut __sk_buff, local_port: u32) -> u64 {
+pub extern "C" fn is_port_of_others(skb: *mut __sk_buff, local_port: u32) -> u32 {
     if current().levels != 0 {
         return 0;
     }
-    u64::from(find_port(netns_of(skb.cast()), local_port).is_none())
+    u32::from(find_port(netns_of(skb.cast()), local_port).is_none())
 }
 
 /// The slot of the socket that this packet belongs to. A port is more particular than a cgroup,

@@ -24,6 +24,8 @@ const fn tool(program: &'static str, package: &'static str, why: &'static str) -
 
 pub const IP: Tool = tool("ip", "iproute2", "network namespaces for demo, tests and benches");
 pub const NGINX: Tool = tool("nginx", "nginx-light", "a real server that tests and benches watch");
+pub const APACHE: Tool =
+    tool("apache2", "apache2-bin", "a real server, whose listener defers, that tests watch");
 pub const NODE: Tool = tool("node", "nodejs", "a real server that tests watch");
 pub const NPM: Tool = tool("npm", "npm", "published specifications to compare inferred ones with");
 pub const PYTHON: Tool = tool("python3", "python3", "a real server, and the contract validators");
@@ -31,7 +33,7 @@ pub const WRK: Tool = tool("wrk", "wrk", "the load of the bench");
 pub const TCPDUMP: Tool = tool("tcpdump", "tcpdump", "what the bench compares the agent with");
 pub const SETPRIV: Tool = tool("setpriv", "util-linux", "running the agent without root in tests");
 
-pub const ALL: [Tool; 8] = [IP, NGINX, NODE, NPM, PYTHON, WRK, TCPDUMP, SETPRIV];
+pub const ALL: [Tool; 9] = [IP, NGINX, APACHE, NODE, NPM, PYTHON, WRK, TCPDUMP, SETPRIV];
 
 pub fn everything() -> Result<()> {
     tools(&ALL)?;

@@ -159,12 +159,12 @@ impl Traffic {
         let wanted = pick(&self.response_bodies);
         let id = format!("{number:08}");
         let (target, body) = match self.server {
-            Server::Nginx if wanted > 4000 => {
+            Server::Nginx | Server::Apache if wanted > 4000 => {
                 let nearest = FILE_SIZES.into_iter().find(|size| *size >= wanted);
                 let size = nearest.unwrap_or(FILE_SIZES[FILE_SIZES.len() - 1]);
                 (format!("/files/{size}?m={id}"), filler("file", size))
             }
-            Server::Nginx => {
+            Server::Nginx | Server::Apache => {
                 let folder = if self.gzip { "gzip" } else { "m" };
                 let pad = "p".repeat(wanted.saturating_sub(20));
                 let target = format!("/{folder}/{id}?p={pad}");
@@ -182,7 +182,7 @@ impl Traffic {
                 (target, filler(&id, wanted))
             }
         };
-        // nginx serves files to GET alone.
+        // Files are served to GET alone.
         let is_file = target.starts_with("/files/");
         let method = if request_body.is_empty() || is_file { "GET" } else { "POST" };
         let request_body = if is_file { Vec::new() } else { request_body };

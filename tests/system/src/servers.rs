@@ -15,6 +15,8 @@ pub enum Server {
     Nginx,
     Python,
     Node,
+    /// Defers: its listener hands on a connection only with its first request.
+    Apache,
 }
 
 /// The port that each of them listens on, in its own namespace.
@@ -25,13 +27,14 @@ pub const FILE_SIZES: [usize; 8] =
     [0, 1, 1023, 15_000, 16 * 1024 - 400, 40_000, 262_144, 1024 * 1024];
 
 impl Server {
-    pub const ALL: [Self; 3] = [Self::Nginx, Self::Python, Self::Node];
+    pub const ALL: [Self; 4] = [Self::Nginx, Self::Python, Self::Node, Self::Apache];
 
     pub fn name(self) -> &'static str {
         match self {
             Self::Nginx => "nginx",
             Self::Python => "python",
             Self::Node => "node",
+            Self::Apache => "apache",
         }
     }
 
@@ -54,6 +57,11 @@ impl Server {
                 command.arg(scripts.join("echo.js")).arg(PORT.to_string());
                 command
             }
+            Self::Apache => {
+                let mut command = sandbox.command("apache2");
+                command.args(["-D", "FOREGROUND", "-f"]).arg(write_apache(dir)?);
+                command
+            }
         };
         sandbox.serve(self.name(), command, PORT)
     }
@@ -66,11 +74,7 @@ pub fn python() -> PathBuf {
 
 /// One worker, answers from memory: `/m/...` with its own target, `/files/SIZE` with a file.
 pub fn write_nginx(dir: &Path) -> Result<PathBuf> {
-    let files = dir.join("files");
-    fs::create_dir_all(&files)?;
-    for size in FILE_SIZES {
-        fs::write(files.join(size.to_string()), filler("file", size))?;
-    }
+    write_files(dir)?;
     let config = dir.join("nginx.conf");
     fs::write(
         &config,
@@ -109,6 +113,71 @@ http {{
         ),
     )?;
     Ok(config)
+}
+
+/// Answers as nginx does. What is asked for is echoed by a server-side include.
+fn write_apache(dir: &Path) -> Result<PathBuf> {
+    write_files(dir)?;
+    fs::write(dir.join("echo.shtml"), "<!--#echo encoding=\"none\" var=\"REQUEST_URI\" -->\n")?;
+    let modules = ["mpm_event", "authz_core", "alias", "include", "filter", "deflate", "mime"];
+    let modules = modules
+        .map(|name| format!("LoadModule {name}_module /usr/lib/apache2/modules/mod_{name}.so\n"));
+    let config = dir.join("apache.conf");
+    fs::write(
+        &config,
+        format!(
+            r#"
+ServerRoot {dir}
+ServerName localhost
+DefaultRuntimeDir {dir}
+PidFile {dir}/apache.pid
+ErrorLog /dev/stderr
+{modules}
+# It refuses to serve as root.
+User www-data
+Group www-data
+Listen {PORT}
+# The default, said because the tests are about it: TCP_DEFER_ACCEPT.
+AcceptFilter http data
+MaxKeepAliveRequests 0
+KeepAliveTimeout 60
+# One process with threads to spare: with few left, or a process too many, it closes connections
+# that are between two requests.
+StartServers 1
+ServerLimit 1
+ThreadLimit 256
+ThreadsPerChild 256
+MaxRequestWorkers 256
+MinSpareThreads 1
+MaxSpareThreads 256
+TypesConfig /dev/null
+AddType text/plain .shtml
+AddOutputFilter INCLUDES .shtml
+AliasMatch ^/(m|gzip)/ {dir}/echo.shtml
+Alias /files/ {dir}/files/
+<Directory {dir}>
+    Require all granted
+    Options +Includes
+</Directory>
+<Location /gzip/>
+    AddOutputFilterByType DEFLATE text/plain
+</Location>
+"#,
+            dir = dir.display(),
+            modules = modules.concat(),
+        ),
+    )?;
+    Ok(config)
+}
+
+/// The static files, one for each size.
+fn write_files(dir: &Path) -> Result<()> {
+    let files = dir.join("files");
+    fs::create_dir_all(&files)?;
+    for size in FILE_SIZES {
+        fs::write(files.join(size.to_string()), filler("file", size))?;
+    }
+    Ok(())
 }
 
 /// A JSON document of exactly `size` bytes, as an API might answer it.

@@ -155,6 +155,12 @@ fn a_node_server_is_captured_completely() -> Result<()> {
     is_complete_for(Server::Node)
 }
 
+/// Its listener defers: every connection's first request is filtered before its socket exists.
+#[test]
+fn apache_is_captured_completely() -> Result<()> {
+    is_complete_for(Server::Apache)
+}
+
 /// 10,000 requests a second for ten seconds: at least 99.9 % captured, the rest counted.
 #[test]
 fn ten_thousand_requests_a_second_are_captured() -> Result<()> {

@@ -3,6 +3,7 @@
 
 mod attachments;
 mod cgroups;
+mod deferred;
 mod error;
 mod loader;
 mod processes;
@@ -21,7 +22,8 @@ use stoa_wire::segment::Event;
 
 pub use self::error::EbpfError;
 use self::{
-    attachments::Attachments, cgroups::Tree, loader::Features, records::Context, watches::Watches,
+    attachments::Attachments, cgroups::Tree, deferred::Deferred, loader::Features,
+    records::Context, watches::Watches,
 };
 use super::{CaptureError, CaptureSource, ServiceCounters, WatchSpec};
 
@@ -59,6 +61,8 @@ pub struct EbpfCapture {
     tallies: PerCpuArray<MapData, Tally>,
     watches: Watches,
     attachments: Attachments,
+    deferred: Deferred,
+    is_stopped: bool,
     epoch_offset: u64,
 }
 
@@ -85,6 +89,8 @@ impl EbpfCapture {
             tallies,
             watches,
             attachments: Attachments::default(),
+            deferred: Deferred::default(),
+            is_stopped: false,
             epoch_offset: epoch_offset(),
         })
     }
@@ -129,8 +135,9 @@ impl CaptureSource for EbpfCapture {
         let mut events = 0;
         for _ in 0..BATCH {
             let Some(record) = self.ring.next() else { break };
-            events += records::decode(&record, &context, emit);
+            events += records::decode(&record, &context, &mut self.deferred, emit);
         }
+        self.deferred.expire(self.is_stopped && events == 0);
         Ok(events)
     }
 
@@ -145,6 +152,8 @@ impl CaptureSource for EbpfCapture {
                 if let Ok(cpus) = self.tallies.get(&slot, 0) {
                     cpus.iter().for_each(|cpu| add(&mut total, cpu));
                 }
+                let unclaimed = self.deferred.unclaimed(slot);
+                leave_out(&mut total, unclaimed);
                 counters(*service, &total)
             })
             .collect()
@@ -160,6 +169,7 @@ impl CaptureSource for EbpfCapture {
     fn stop(&mut self) {
         // What is in the ring stays there to be drained.
         let _ = self.attachments.set(&mut self.object, &[], false);
+        self.is_stopped = true;
     }
 }
 
@@ -179,6 +189,19 @@ fn add(total: &mut Tally, cpu: &Tally) {
     }
     total.shed_exchanges += cpu.shed_exchanges;
     total.foreign_flows += cpu.foreign_flows;
+}
+
+/// Takes what was handed on for a connection that never came from the captured to the lost.
+fn leave_out(total: &mut Tally, unclaimed: Amount) {
+    let evicted = &mut total.lost[usize::from(reason::EVICTED)];
+    let (segments, bytes) = (
+        unclaimed.segments.min(total.captured.segments),
+        unclaimed.bytes.min(total.captured.bytes),
+    );
+    total.captured.segments -= segments;
+    total.captured.bytes -= bytes;
+    evicted.segments += segments;
+    evicted.bytes += bytes;
 }
 
 fn counters(service: u32, total: &Tally) -> ServiceCounters {

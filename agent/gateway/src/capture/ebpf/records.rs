@@ -7,6 +7,8 @@ use stoa_common::record::{
 };
 use stoa_wire::segment::{Direction, Endpoints, Event, FlowId, Loss, Nanos, Segment};
 
+use super::deferred::{Deferred, is_deferred};
+
 const FIN: u8 = 0x01;
 const SYN: u8 = 0x02;
 const RST: u8 = 0x04;
@@ -23,12 +25,19 @@ pub(super) fn loss(code: u8) -> Option<Loss> {
     }
 }
 
-fn read<T: Copy>(bytes: &[u8]) -> Option<T> {
+pub(super) fn read<T: Copy>(bytes: &[u8]) -> Option<T> {
     if bytes.len() < size_of::<T>() {
         return None;
     }
     // SAFETY: long enough, and the record types are plain integers, valid for all bit patterns.
     Some(unsafe { bytes.as_ptr().cast::<T>().read_unaligned() })
+}
+
+#[cfg(test)]
+pub(super) fn write(header: &RecordHeader, to: &mut [u8]) {
+    let to = &mut to[..HEADER_LEN];
+    // SAFETY: long enough, and a header has no padding.
+    unsafe { to.as_mut_ptr().cast::<RecordHeader>().write_unaligned(*header) }
 }
 
 /// What a decoded record needs to become an event.
@@ -43,10 +52,37 @@ pub(super) struct Context<'a> {
 pub(super) fn decode(
     bytes: &[u8],
     context: &Context<'_>,
+    deferred: &mut Deferred,
     emit: &mut dyn FnMut(Event<'_>),
 ) -> usize {
     let Some(header) = read::<RecordHeader>(bytes) else { return 0 };
+    if is_deferred(header.flow) {
+        deferred.hold(header.flow, bytes);
+        return 0;
+    }
     let flow = FlowId(header.flow);
+    if header.kind != kind::OPEN {
+        return decode_of(flow, &header, bytes, context, emit);
+    }
+    let Some(record) = read::<OpenRecord>(bytes.get(..OPEN_LEN).unwrap_or(&[])) else { return 0 };
+    let mut events = open(flow, &record, context, emit);
+    if record.deferred != 0 {
+        for bytes in deferred.claim(record.deferred) {
+            let Some(header) = read::<RecordHeader>(&bytes) else { continue };
+            events += decode_of(flow, &header, &bytes, context, emit);
+        }
+    }
+    events
+}
+
+/// The same of a record that belongs to this connection, whatever name it has.
+fn decode_of(
+    flow: FlowId,
+    header: &RecordHeader,
+    bytes: &[u8],
+    context: &Context<'_>,
+    emit: &mut dyn FnMut(Event<'_>),
+) -> usize {
     let at: Nanos = header.at.wrapping_add(context.epoch_offset);
     let direction = if header.direction == direction::TO_SERVER {
         Direction::ToServer
@@ -54,12 +90,6 @@ pub(super) fn decode(
         Direction::ToClient
     };
     match header.kind {
-        kind::OPEN => {
-            let Some(record) = read::<OpenRecord>(bytes.get(..OPEN_LEN).unwrap_or(&[])) else {
-                return 0;
-            };
-            open(flow, at, &record, context, emit)
-        }
         kind::SEGMENT => {
             let captured = usize::try_from(header.captured).unwrap_or(usize::MAX);
             let Some(data) = bytes.get(HEADER_LEN..).and_then(|rest| rest.get(..captured)) else {
@@ -101,11 +131,11 @@ pub(super) fn decode(
 
 fn open(
     flow: FlowId,
-    at: Nanos,
     record: &OpenRecord,
     context: &Context<'_>,
     emit: &mut dyn FnMut(Event<'_>),
 ) -> usize {
+    let at: Nanos = record.header.at.wrapping_add(context.epoch_offset);
     let address = |bytes: [u8; 16], port: u16| {
         let ip = if record.family == 4 {
             let [a, b, c, d, ..] = bytes;

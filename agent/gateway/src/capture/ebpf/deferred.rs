@@ -1,0 +1,160 @@
+//! Segments that came before their connection had a socket (`TCP_DEFER_ACCEPT`, Fast Open), held
+//! until it is known which connection they began.
+//!
+//! The kernel makes the socket of the segment in one go, so the record that claims it follows at
+//! once, if it follows at all. One connection a CPU is held, of at most one segment (64 KiB).
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+
+use stoa_common::{
+    record::{DEFERRED, DEFERRED_CPU_SHIFT, RecordHeader, kind},
+    tally::Amount,
+};
+
+use super::records;
+
+/// After so long, a claim is not to be expected any more.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+#[derive(Default)]
+pub(super) struct Deferred {
+    by_cpu: BTreeMap<u64, Held>,
+    /// What the kernel counts as captured and nobody claimed, by slot.
+    unclaimed: BTreeMap<u32, Amount>,
+}
+
+struct Held {
+    name: u64,
+    since: Instant,
+    records: Vec<Box<[u8]>>,
+}
+
+/// Whether a record's flow is such a connection.
+pub(super) fn is_deferred(flow: u64) -> bool {
+    flow & DEFERRED != 0
+}
+
+fn cpu_of(name: u64) -> u64 {
+    (name & !DEFERRED) >> DEFERRED_CPU_SHIFT
+}
+
+impl Deferred {
+    /// Keeps a record. Its CPU has gone on from the connection before, if that had another name.
+    pub(super) fn hold(&mut self, name: u64, record: &[u8]) {
+        let cpu = cpu_of(name);
+        if self.by_cpu.get(&cpu).is_some_and(|held| held.name != name) {
+            self.let_go(cpu);
+        }
+        let held = self.by_cpu.entry(cpu).or_insert_with(|| Held {
+            name,
+            since: Instant::now(),
+            records: Vec::new(),
+        });
+        held.records.push(record.into());
+    }
+
+    /// The records held under this name, in order.
+    pub(super) fn claim(&mut self, name: u64) -> Vec<Box<[u8]>> {
+        let cpu = cpu_of(name);
+        if self.by_cpu.get(&cpu).is_none_or(|held| held.name != name) {
+            return Vec::new();
+        }
+        self.by_cpu.remove(&cpu).map(|held| held.records).unwrap_or_default()
+    }
+
+    /// Lets go of what has waited too long; of everything if `is_last`.
+    pub(super) fn expire(&mut self, is_last: bool) {
+        let over: Vec<u64> = self
+            .by_cpu
+            .iter()
+            .filter(|(_, held)| is_last || held.since.elapsed() > PATIENCE)
+            .map(|(cpu, _)| *cpu)
+            .collect();
+        for cpu in over {
+            self.let_go(cpu);
+        }
+    }
+
+    /// What of a slot was captured in vain.
+    pub(super) fn unclaimed(&self, slot: u32) -> Amount {
+        self.unclaimed.get(&slot).copied().unwrap_or_default()
+    }
+
+    fn let_go(&mut self, cpu: u64) {
+        let Some(held) = self.by_cpu.remove(&cpu) else { return };
+        let headers =
+            held.records.iter().filter_map(|record| records::read::<RecordHeader>(record));
+        let (mut slot, mut captured, mut len) = (0, 0, 0);
+        for header in headers.filter(|header| header.kind == kind::SEGMENT) {
+            slot = header.slot;
+            captured += u64::from(header.captured);
+            len += u64::from(header.len);
+        }
+        let unclaimed = self.unclaimed.entry(slot).or_default();
+        unclaimed.bytes += captured;
+        // A segment of which a part was left out is counted as lost already.
+        unclaimed.segments += u64::from(captured > 0 && captured == len);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use stoa_common::record::{HEADER_LEN, reason};
+
+    use super::*;
+
+    fn record(name: u64, captured: u32, len: u32) -> Vec<u8> {
+        let header = RecordHeader {
+            flow: name,
+            at: 1,
+            slot: 7,
+            seq: 100,
+            ack: 0,
+            len,
+            captured,
+            kind: kind::SEGMENT,
+            direction: 0,
+            flags: 0,
+            reason: reason::NONE,
+        };
+        let mut bytes = vec![0; HEADER_LEN + captured as usize];
+        records::write(&header, &mut bytes);
+        bytes
+    }
+
+    fn name(cpu: u64, count: u64) -> u64 {
+        DEFERRED | cpu << DEFERRED_CPU_SHIFT | count
+    }
+
+    #[test]
+    fn a_connection_gets_its_own_records_once() {
+        let mut deferred = Deferred::default();
+        deferred.hold(name(0, 1), &record(name(0, 1), 10, 10));
+        deferred.hold(name(1, 1), &record(name(1, 1), 20, 20));
+        deferred.hold(name(1, 1), &record(name(1, 1), 5, 5));
+        assert_eq!(deferred.claim(name(1, 1)).len(), 2);
+        assert!(deferred.claim(name(1, 1)).is_empty());
+        assert!(deferred.claim(name(0, 2)).is_empty(), "another connection's");
+        assert_eq!(deferred.claim(name(0, 1)).len(), 1);
+        deferred.expire(true);
+        assert_eq!(deferred.unclaimed(7).bytes, 0);
+    }
+
+    #[test]
+    fn what_nobody_claims_is_counted() {
+        let mut deferred = Deferred::default();
+        deferred.hold(name(0, 1), &record(name(0, 1), 10, 10));
+        // The client sends it again.
+        deferred.hold(name(0, 2), &record(name(0, 2), 10, 10));
+        assert_eq!((deferred.unclaimed(7).segments, deferred.unclaimed(7).bytes), (1, 10));
+        deferred.expire(false);
+        assert_eq!(deferred.unclaimed(7).segments, 1, "it may still be claimed");
+        // Cut by the budget: lost already as a segment, its bytes not yet.
+        deferred.hold(name(3, 1), &record(name(3, 1), 10, 30));
+        deferred.expire(true);
+        assert_eq!((deferred.unclaimed(7).segments, deferred.unclaimed(7).bytes), (2, 30));
+    }
+}
