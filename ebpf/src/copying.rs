@@ -1,7 +1,10 @@
 //! From a segment to the ring's records.
 
 use aya_ebpf::{bindings::__sk_buff, helpers::generated::bpf_ktime_get_ns};
-use stoa_common::record::{CHUNK, RecordHeader, kind, reason};
+use stoa_common::{
+    record::{CHUNK, RecordHeader, kind, reason},
+    tally::Tally,
+};
 
 use crate::{
     flow::{Flow, Stream},
@@ -20,18 +23,18 @@ pub unsafe fn deliver<const D: usize>(
     skb: *mut __sk_buff,
     flow: *mut Flow,
     stream: *mut Stream,
+    tally: *mut Tally,
     packet: &Packet,
     seq: u32,
     room: u32,
 ) {
     // SAFETY: see above.
     unsafe {
-        let slot = (*flow).slot;
         let end = seq.wrapping_add(packet.len);
         let copied = forget(if room < packet.len { room } else { packet.len });
         let at = bpf_ktime_get_ns();
         if !is_caught_up::<D>(skb, flow, stream, packet, at) {
-            tallies::count_lost(slot, reason::RING_FULL, 1, packet.len);
+            tallies::count_lost(tally, reason::RING_FULL, 1, packet.len);
             lose::<D>(flow, stream, seq, end, reason::RING_FULL);
             return;
         }
@@ -40,7 +43,7 @@ pub unsafe fn deliver<const D: usize>(
             header: RecordHeader {
                 flow: (*flow).cookie,
                 at,
-                slot,
+                slot: (*flow).slot,
                 seq,
                 ack: packet.ack,
                 len: 0,
@@ -77,13 +80,13 @@ pub unsafe fn deliver<const D: usize>(
         }
 
         if done == packet.len {
-            tallies::count_captured(slot, 1, done);
+            tallies::count_captured(tally, 1, done);
             return;
         }
-        tallies::count_captured(slot, 0, done);
+        tallies::count_captured(tally, 0, done);
         let missing = packet.len - done;
         if result == ring::DELIVERED {
-            tallies::count_lost(slot, why, 1, missing);
+            tallies::count_lost(tally, why, 1, missing);
             if chunk.header.captured == chunk.header.len {
                 // The window moved while this segment was being copied.
                 lose::<D>(flow, stream, seq.wrapping_add(done), end, why);
@@ -92,9 +95,9 @@ pub unsafe fn deliver<const D: usize>(
         }
         let cause = if result == ring::UNREADABLE { reason::UNREADABLE } else { reason::RING_FULL };
         let beyond = packet.len.saturating_sub(if copied > done { copied } else { done });
-        tallies::count_lost(slot, cause, 1, missing - beyond);
+        tallies::count_lost(tally, cause, 1, missing - beyond);
         if beyond != 0 {
-            tallies::count_lost(slot, why, 0, beyond);
+            tallies::count_lost(tally, why, 0, beyond);
         }
         lose::<D>(flow, stream, seq.wrapping_add(done), end, cause);
     }

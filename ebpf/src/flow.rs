@@ -1,5 +1,7 @@
 //! What is remembered of a connection, in the storage of its socket.
 
+use core::mem::offset_of;
+
 use aya_ebpf::{
     bindings::{BPF_SK_STORAGE_GET_F_CREATE, bpf_sock},
     btf_maps::SkStorage,
@@ -17,13 +19,17 @@ use crate::settings::HEAD_GUESS;
 static FLOWS: SkStorage<Flow> = SkStorage::new();
 
 /// Only the agent's own counters and decisions; no payload.
+///
+/// Client and server often run on different CPUs, so the order matters: what a client's segment
+/// needs fills the first cache line (the kernel begins storage 8 bytes into one), what a server's
+/// segment writes is in the second, and neither writes into the other's while nothing is lost.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct Flow {
     pub cookie: u64,
     pub slot: u32,
-    /// [`stoa_common::watch::Watching::generation`] when it was found unwatched.
-    pub generation: u32,
+    /// What the segment that began the last request acknowledged.
+    pub request_ack: u32,
     pub state: u8,
     pub is_from_start: u8,
     /// The agent has been told of the connection's ends.
@@ -32,17 +38,20 @@ pub struct Flow {
     pub is_shed: u8,
     /// Payload segments that proved nothing, by direction.
     pub unproven: [u8; 2],
-    /// A request has begun that no response has followed yet.
-    pub is_unanswered: u8,
     /// The client sends requests before it has the responses: messages then begin in the middle
     /// of segments, so more is copied from each one that begins with a segment.
     pub is_pipelined: u8,
+    pub reserved: u8,
+    pub streams: [Stream; 2],
     /// The name under which its first segment was handed on before it had a socket, or 0.
     pub deferred: u64,
     /// Sequence numbers of the first bytes, where `is_from_start`: from the client, from the server.
     pub first: [u32; 2],
-    pub streams: [Stream; 2],
+    /// [`stoa_common::watch::Watching::generation`] when it was found unwatched.
+    pub generation: u64,
 }
+
+const _: () = assert!(offset_of!(Flow, streams) + size_of::<Stream>() == 56);
 
 /// One direction. Numbers are TCP sequence numbers.
 #[repr(C)]
@@ -87,17 +96,18 @@ impl Flow {
         Self {
             cookie: 0,
             slot: 0,
-            generation: 0,
+            request_ack: 0,
             state: NEW,
             is_from_start: 0,
             is_open_told: 0,
             is_shed: 0,
             unproven: [0; 2],
-            is_unanswered: 0,
             is_pipelined: 0,
+            reserved: 0,
+            streams: [STREAM; 2],
             deferred: 0,
             first: [0; 2],
-            streams: [STREAM; 2],
+            generation: 0,
         }
     };
 }

@@ -2,12 +2,16 @@
 
 use aya_ebpf::{
     bindings::{__sk_buff, BPF_RB_AVAIL_DATA, BPF_RB_NO_WAKEUP},
+    helpers::generated::bpf_jiffies64,
     macros::map,
-    maps::RingBuf,
+    maps::{PerCpuArray, RingBuf},
 };
 use stoa_common::record::{CLASSES, OpenRecord, RecordHeader};
 
-use crate::packet::{forget, load_bytes};
+use crate::{
+    packet::{forget, load_bytes},
+    settings::SHED_ABOVE,
+};
 
 /// The loader sets the size.
 #[map]
@@ -31,8 +35,27 @@ struct Record<const N: usize> {
     data: [u8; N],
 }
 
-pub fn waiting_bytes() -> u64 {
-    EVENTS.query(BPF_RB_AVAIL_DATA.into())
+/// The tick of the clock in which the ring was last found crowded.
+#[map]
+static CROWDED_AT: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
+
+/// Whether new exchanges are to be left out whole. While the ring is crowded it is asked once a
+/// tick (1 to 10 ms): the answer is in cache lines that the agent's CPU writes at each record.
+#[inline(always)]
+pub fn is_crowded() -> bool {
+    let Some(crowded_at) = CROWDED_AT.get_ptr_mut(0) else { return false };
+    // SAFETY: a plain helper call; points into the map, and whoever comes between asks the ring.
+    unsafe {
+        let now = bpf_jiffies64();
+        if *crowded_at == now {
+            return true;
+        }
+        if EVENTS.query(BPF_RB_AVAIL_DATA.into()) <= SHED_ABOVE.load() {
+            return false;
+        }
+        *crowded_at = now;
+        true
+    }
 }
 
 /// Hands on a record without payload.

@@ -4,10 +4,13 @@ use aya_ebpf::{
     bindings::{__sk_buff, bpf_sock},
     helpers::generated::{bpf_get_socket_cookie, bpf_sk_fullsock},
 };
-use stoa_common::record::{
-    CHUNK,
-    direction::{TO_CLIENT, TO_SERVER},
-    reason,
+use stoa_common::{
+    record::{
+        CHUNK,
+        direction::{TO_CLIENT, TO_SERVER},
+        reason,
+    },
+    tally::Tally,
 };
 
 use crate::{
@@ -17,7 +20,7 @@ use crate::{
     http::{self, PEEK},
     packet::{FIN, Packet, RST, SYN, forget, load_bytes},
     ring,
-    settings::{BODY_BUDGET, HEAD_GUESS, HEAD_LIMIT, PIPELINE_LIMIT, SHED_ABOVE},
+    settings::{BODY_BUDGET, HEAD_GUESS, HEAD_LIMIT, PIPELINE_LIMIT},
     tallies,
     telling::{FAR, lose, tell_end},
     watch,
@@ -69,7 +72,8 @@ fn observe_connected<const D: usize>(skb: *mut __sk_buff, socket: *mut bpf_sock)
         unsafe {
             state = (*flow).state;
             if state == flow::IGNORED
-                || state == flow::UNWATCHED && (*flow).generation == watch::current().generation
+                || state == flow::UNWATCHED
+                    && (*flow).generation == watch::current().generation.into()
             {
                 return;
             }
@@ -136,9 +140,13 @@ pub extern "C" fn adopt(skb: *mut __sk_buff, local_port: u32, len: u32) -> u32 {
     }
     let flow = flow::find_or_create(socket);
     if flow.is_null() {
-        if let Some(slot) = slot {
-            tallies::count_due(slot, len);
-            tallies::count_lost(slot, reason::EVICTED, 1, len);
+        let tally = tallies::of(slot.unwrap_or(u32::MAX));
+        if !tally.is_null() {
+            // SAFETY: points into the map.
+            unsafe {
+                tallies::count_due(tally, len);
+                tallies::count_lost(tally, reason::EVICTED, 1, len);
+            }
         }
         return 0;
     }
@@ -152,7 +160,7 @@ pub extern "C" fn adopt(skb: *mut __sk_buff, local_port: u32, len: u32) -> u32 {
                 1
             }
             None => {
-                (*flow).generation = watching.generation;
+                (*flow).generation = watching.generation.into();
                 (*flow).state = flow::UNWATCHED;
                 0
             }
@@ -174,27 +182,30 @@ fn weigh<const D: usize>(skb: *mut __sk_buff, flow: *mut Flow, packet: &Packet) 
     let seq = packet.seq.wrapping_add(u32::from(packet.flags & SYN != 0));
     // SAFETY: points into the socket's storage.
     unsafe {
-        if (*flow).state == flow::UNPROVEN && !prove::<D>(flow, start, &first) {
+        let tally = tallies::of((*flow).slot);
+        if tally.is_null() {
+            return;
+        }
+        if (*flow).state == flow::UNPROVEN && !prove::<D>(flow, tally, start, &first) {
             return;
         }
         let stream = &raw mut (*flow).streams[D];
         let is_own_start =
             if D == INWARD { start == http::REQUEST } else { start == http::RESPONSE };
         if is_own_start && ((*stream).is_started != 1 || is_before((*stream).base, seq)) {
-            begin_message::<D>(flow, stream, seq);
+            begin_message::<D>(flow, stream, tally, seq, packet.ack);
         }
         if (*stream).is_started == 0 {
             // The tail of a message that began before the capture did.
             return;
         }
-        let slot = (*flow).slot;
-        tallies::count_due(slot, packet.len);
+        tallies::count_due(tally, packet.len);
         let end = seq.wrapping_add(packet.len);
         if is_before((*stream).end, end) {
             (*stream).end = end;
         }
         if !is_readable {
-            tallies::count_lost(slot, reason::UNREADABLE, 1, packet.len);
+            tallies::count_lost(tally, reason::UNREADABLE, 1, packet.len);
             lose::<D>(flow, stream, seq, end, reason::UNREADABLE);
             return;
         }
@@ -204,7 +215,7 @@ fn weigh<const D: usize>(skb: *mut __sk_buff, flow: *mut Flow, packet: &Packet) 
         let copied = room(stream, seq);
         if copied == 0 {
             let why = (*stream).skip_reason;
-            tallies::count_lost(slot, why, 1, packet.len);
+            tallies::count_lost(tally, why, 1, packet.len);
             lose::<D>(flow, stream, seq, end, why);
             if seq.wrapping_sub((*stream).base).wrapping_sub(FAR) < FAR {
                 // Keeps the window within comparable distance.
@@ -214,7 +225,7 @@ fn weigh<const D: usize>(skb: *mut __sk_buff, flow: *mut Flow, packet: &Packet) 
             }
             return;
         }
-        deliver::<D>(skb, flow, stream, packet, seq, copied);
+        deliver::<D>(skb, flow, stream, tally, packet, seq, copied);
     }
 }
 
@@ -223,7 +234,12 @@ fn weigh<const D: usize>(skb: *mut __sk_buff, flow: *mut Flow, packet: &Packet) 
 /// # Safety
 /// `flow` points into a socket's storage.
 #[inline(always)]
-unsafe fn prove<const D: usize>(flow: *mut Flow, start: u32, first: &[u8; PEEK]) -> bool {
+unsafe fn prove<const D: usize>(
+    flow: *mut Flow,
+    tally: *mut Tally,
+    start: u32,
+    first: &[u8; PEEK],
+) -> bool {
     // SAFETY: see above.
     unsafe {
         let is_server = if D == INWARD { start == http::REQUEST } else { start == http::RESPONSE };
@@ -246,7 +262,7 @@ unsafe fn prove<const D: usize>(flow: *mut Flow, start: u32, first: &[u8; PEEK])
         };
         if is_foreign {
             (*flow).state = flow::IGNORED;
-            tallies::count_foreign_flow((*flow).slot);
+            tallies::count_foreign_flow(tally);
             return false;
         }
         (*flow).unproven[D] += 1;
@@ -257,9 +273,28 @@ unsafe fn prove<const D: usize>(flow: *mut Flow, start: u32, first: &[u8; PEEK])
 /// # Safety
 /// Both point into a socket's storage.
 #[inline(always)]
-unsafe fn begin_message<const D: usize>(flow: *mut Flow, stream: *mut Stream, seq: u32) {
+unsafe fn begin_message<const D: usize>(
+    flow: *mut Flow,
+    stream: *mut Stream,
+    tally: *mut Tally,
+    seq: u32,
+    ack: u32,
+) {
     // SAFETY: see above.
     unsafe {
+        if D == INWARD {
+            if (*stream).is_started == 1 && (*flow).request_ack == ack {
+                // Not a byte of an answer came between this request and the one before.
+                (*flow).is_pipelined = 1;
+            }
+            (*flow).request_ack = ack;
+            // Losses are whole exchanges: better one left out than holes in many.
+            let is_crowded = ring::is_crowded();
+            (*flow).is_shed = u8::from(is_crowded);
+            if is_crowded {
+                tallies::count_shed_exchange(tally);
+            }
+        }
         if (*stream).is_started == 1 {
             (*stream).previous_base = (*stream).base;
             // What follows is the new message's, to copy or to leave out.
@@ -270,20 +305,6 @@ unsafe fn begin_message<const D: usize>(flow: *mut Flow, stream: *mut Stream, se
         }
         (*stream).is_started = 1;
         (*stream).base = seq;
-        if D == OUTWARD {
-            (*flow).is_unanswered = 0;
-        } else {
-            if (*flow).is_unanswered != 0 {
-                (*flow).is_pipelined = 1;
-            }
-            (*flow).is_unanswered = 1;
-            // Losses are whole exchanges: better one left out than holes in many.
-            let is_crowded = ring::waiting_bytes() > SHED_ABOVE.load();
-            (*flow).is_shed = u8::from(is_crowded);
-            if is_crowded {
-                tallies::count_shed_exchange((*flow).slot);
-            }
-        }
         if (*flow).is_shed != 0 {
             (*stream).limit = seq;
             (*stream).is_head_open = 0;
