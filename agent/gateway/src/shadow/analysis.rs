@@ -26,11 +26,10 @@ use tokio::sync::oneshot;
 use super::{
     book::{Book, Tally},
     keeper::Keeper,
+    pace::Pace,
 };
 use crate::capture::{CaptureSource, ServiceCounters, port_mirror::MirroredServices};
 
-/// Between two looks at the source.
-const PAUSE: Duration = Duration::from_millis(4);
 const PUBLISH_EVERY: Duration = Duration::from_millis(250);
 const FLUSH_EVERY: Duration = Duration::from_millis(1500);
 /// How long what is under way may take to end when the agent stops.
@@ -221,6 +220,7 @@ impl Analysis {
         let mut reader = Reader::new(config);
         let mut last_second = Instant::now();
         let mut stopping_since = None;
+        let mut pace = Pace::new();
         self.publish(reader.counters(), Some(source.as_ref()));
         loop {
             let drained = self.drain(source.as_mut(), &mut reader);
@@ -245,10 +245,7 @@ impl Analysis {
                 }
             }
             self.tend(reader.counters(), Some(source.as_ref()));
-            // A thread of our own that waits for no one: a full round means there is more.
-            if drained < 1024 {
-                std::thread::park_timeout(PAUSE);
-            }
+            pace.rest(drained);
         }
         let book = &mut self.book;
         reader.finish(&mut |exchange| book.record(&exchange));

@@ -3,6 +3,7 @@
 pub mod analysis;
 pub mod book;
 pub mod keeper;
+mod pace;
 pub mod rendering;
 pub mod routes;
 

@@ -27,8 +27,9 @@ use self::{
 };
 use super::{CaptureError, CaptureSource, ServiceCounters, WatchSpec};
 
-/// Records handed on by one call of `drain`.
-const BATCH: usize = 32 << 10;
+/// Records handed on by one call of `drain`: a fraction of a millisecond's work, so that the thread
+/// can give way in between.
+const BATCH: usize = 64;
 
 #[derive(Clone, Debug)]
 pub struct EbpfConfig {
