@@ -48,7 +48,9 @@ pub struct Flow {
     /// Sequence numbers of the first bytes, where `is_from_start`: from the client, from the server.
     pub first: [u32; 2],
     /// [`stoa_common::watch::Watching::generation`] when it was found unwatched.
-    pub generation: u64,
+    pub generation: u32,
+    /// Where the current request ends, if it is known and far ahead; else 0.
+    pub request_end: u32,
 }
 
 const _: () = assert!(offset_of!(Flow, streams) + size_of::<Stream>() == 56);
@@ -108,6 +110,7 @@ impl Flow {
             deferred: 0,
             first: [0; 2],
             generation: 0,
+            request_end: 0,
         }
     };
 }

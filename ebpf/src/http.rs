@@ -106,41 +106,112 @@ pub extern "C" fn find_head(skb: *mut __sk_buff, payload: u32, len: u32, is_requ
     }
 }
 
+/// Of `Content-Length:`, in the two spellings that are in use.
+const END_OF_NAME: u32 = u32::from_le_bytes(*b"gth:");
 /// How far the end of a head is searched; the verifier walks through every step.
 const SEARCHED: u32 = 1 << 10;
 /// What is read at a time. Blocks overlap by a word, so that the end is whole in one of them.
 const WORDS: usize = 17;
 const BLOCK: u32 = 4 * WORDS as u32;
 
+#[inline(always)]
+fn search_head_end(skb: *mut __sk_buff, payload: u32, len: u32) -> u32 {
+    search::<END_OF_HEAD, SEARCHED>(skb, payload, len)
+}
+
+/// Value of the `Content-Length` in a head of this length, which begins a payload of `len` bytes, as
+/// far as it is found at the head's end or within its first half KiB; else 0. What is found is only
+/// a hint on where to look for the next message.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn find_content_length(
+    skb: *mut __sk_buff,
+    payload: u32,
+    len: u32,
+    head: u32,
+) -> u32 {
+    const NAME: &[u8; 12] = b"content-leng";
+    if len < BLOCK {
+        return 0;
+    }
+    // Many clients write it last.
+    let last = if head < BLOCK { 0 } else { head - BLOCK };
+    let mut colon = search_block::<END_OF_NAME>(skb, payload, last);
+    if colon == 0 {
+        colon = search::<END_OF_NAME, { SEARCHED / 2 }>(skb, payload, head);
+    }
+    if colon < NAME.len() as u32 + 4 || colon > head {
+        return 0;
+    }
+    let Some(name) = load::<[u8; NAME.len()]>(skb, payload + colon - 3 - NAME.len() as u32) else {
+        return 0;
+    };
+    let mut i = 0;
+    while i < NAME.len() {
+        if name[i] | 0x20 != NAME[i] | 0x20 {
+            return 0;
+        }
+        i += 1;
+    }
+    // A space, ten digits and what ends them.
+    let Some(value) = load::<[u8; 12]>(skb, payload + colon) else { return 0 };
+    let mut length = 0u32;
+    let mut i = if value[0] == b' ' { 1 } else { 0 };
+    while i < value.len() {
+        let digit = value[i].wrapping_sub(b'0');
+        if digit > 9 {
+            break;
+        }
+        length = length.wrapping_mul(10).wrapping_add(digit.into());
+        i += 1;
+    }
+    length
+}
+
+/// The offset behind the first four bytes that are `WANTED`, 0 if they are not there.
+///
 /// Looks at every place without a branch that comes back: what the verifier would have to follow
 /// twice at each of them, it would follow a million times in all.
 #[inline(always)]
-fn search_head_end(skb: *mut __sk_buff, payload: u32, len: u32) -> u32 {
-    let mut block = [0u32; WORDS];
+fn search<const WANTED: u32, const WITHIN: u32>(
+    skb: *mut __sk_buff,
+    payload: u32,
+    len: u32,
+) -> u32 {
     let mut done = 0;
-    while done < SEARCHED {
+    while done < WITHIN {
         if done + BLOCK > len {
             // The tail that is shorter than a block: a body that short costs little either way.
             return 0;
         }
-        let to = block.as_mut_ptr().cast();
-        // SAFETY: as many bytes as the block has.
-        if unsafe { load_bytes(skb, (payload + done).into(), to, BLOCK.into()) } != 0 {
-            return 0;
-        }
-        let mut k = 0;
-        while k < WORDS - 1 {
-            let around = u64::from(block[k].to_le()) | u64::from(block[k + 1].to_le()) << 32;
-            let mut before = 0;
-            while before < 4 {
-                if (around >> (8 * before)) as u32 == END_OF_HEAD {
-                    return done + 4 * k as u32 + before + 4;
-                }
-                before += 1;
-            }
-            k += 1;
+        let found = search_block::<WANTED>(skb, payload, done);
+        if found != 0 {
+            return found;
         }
         done += BLOCK - 4;
+    }
+    0
+}
+
+#[inline(always)]
+fn search_block<const WANTED: u32>(skb: *mut __sk_buff, payload: u32, at: u32) -> u32 {
+    let mut block = [0u32; WORDS];
+    let to = block.as_mut_ptr().cast();
+    // SAFETY: as many bytes as the block has.
+    if unsafe { load_bytes(skb, (payload + at).into(), to, BLOCK.into()) } != 0 {
+        return 0;
+    }
+    let mut k = 0;
+    while k < WORDS - 1 {
+        let around = u64::from(block[k].to_le()) | u64::from(block[k + 1].to_le()) << 32;
+        let mut before = 0;
+        while before < 4 {
+            if (around >> (8 * before)) as u32 == WANTED {
+                return at + 4 * k as u32 + before + 4;
+            }
+            before += 1;
+        }
+        k += 1;
     }
     0
 }

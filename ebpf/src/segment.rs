@@ -36,6 +36,9 @@ const PATIENCE: u8 = 4;
 /// The same for one direction alone: a long download says nothing for long.
 const LONG_PATIENCE: u8 = 250;
 
+/// A body of which so much, head included, comes in one segment with its head may be a large one.
+const LARGE: u32 = 1400;
+
 /// Looks at one packet of a socket in a watched cgroup. `D` is its direction.
 #[inline(always)]
 pub fn observe<const D: usize>(skb: *mut __sk_buff) {
@@ -72,8 +75,7 @@ fn observe_connected<const D: usize>(skb: *mut __sk_buff, socket: *mut bpf_sock)
         unsafe {
             state = (*flow).state;
             if state == flow::IGNORED
-                || state == flow::UNWATCHED
-                    && (*flow).generation == watch::current().generation.into()
+                || state == flow::UNWATCHED && (*flow).generation == watch::current().generation
             {
                 return;
             }
@@ -160,7 +162,7 @@ pub extern "C" fn adopt(skb: *mut __sk_buff, local_port: u32, len: u32) -> u32 {
                 1
             }
             None => {
-                (*flow).generation = watching.generation.into();
+                (*flow).generation = watching.generation;
                 (*flow).state = flow::UNWATCHED;
                 0
             }
@@ -192,8 +194,11 @@ fn weigh<const D: usize>(skb: *mut __sk_buff, flow: *mut Flow, packet: &Packet) 
         let stream = &raw mut (*flow).streams[D];
         let is_own_start =
             if D == INWARD { start == http::REQUEST } else { start == http::RESPONSE };
+        let mut begin = seq;
         if is_own_start && ((*stream).is_started != 1 || is_before((*stream).base, seq)) {
             begin_message::<D>(flow, stream, tally, seq, packet.ack);
+        } else if D == INWARD && (*flow).request_end != 0 {
+            begin = begin_behind_tail(flow, stream, tally, seq, packet);
         }
         if (*stream).is_started == 0 {
             // The tail of a message that began before the capture did.
@@ -210,7 +215,8 @@ fn weigh<const D: usize>(skb: *mut __sk_buff, flow: *mut Flow, packet: &Packet) 
             return;
         }
         if (*stream).is_head_open != 0 {
-            follow_head::<D>(skb, flow, stream, packet, seq, &first);
+            let at = forget(begin.wrapping_sub(seq) + 1) - 1;
+            follow_head::<D>(skb, flow, stream, packet, at, begin, &first);
         }
         let copied = room(stream, seq);
         if copied == 0 {
@@ -270,6 +276,36 @@ unsafe fn prove<const D: usize>(
     }
 }
 
+/// Where the current request is known to end within this segment, the next one begins there: a
+/// server that answers before it has read a large body lets the client's next request share a
+/// segment with the tail of that body. Returns where in the stream a message begins.
+///
+/// # Safety
+/// All point into maps.
+#[inline(always)]
+unsafe fn begin_behind_tail(
+    flow: *mut Flow,
+    stream: *mut Stream,
+    tally: *mut Tally,
+    seq: u32,
+    packet: &Packet,
+) -> u32 {
+    // SAFETY: see above.
+    unsafe {
+        let begin = (*flow).request_end;
+        let tail = begin.wrapping_sub(seq);
+        if tail == 0 || tail >= packet.len || (*flow).is_shed != 0 {
+            return seq;
+        }
+        begin_message::<INWARD>(flow, stream, tally, begin, packet.ack);
+        if (*flow).is_shed == 0 {
+            // The tail is copied too: only the agent reads what is before the request.
+            (*stream).base = seq;
+        }
+        begin
+    }
+}
+
 /// # Safety
 /// Both point into a socket's storage.
 #[inline(always)]
@@ -288,6 +324,7 @@ unsafe fn begin_message<const D: usize>(
                 (*flow).is_pipelined = 1;
             }
             (*flow).request_ack = ack;
+            (*flow).request_end = 0;
             // Losses are whole exchanges: better one left out than holes in many.
             let is_crowded = ring::is_crowded();
             (*flow).is_shed = u8::from(is_crowded);
@@ -313,7 +350,7 @@ unsafe fn begin_message<const D: usize>(
             let guess = BODY_BUDGET.load() + HEAD_GUESS;
             let least = if (*flow).is_pipelined != 0 { PIPELINE_LIMIT } else { CHUNK + HEAD_GUESS };
             (*stream).limit = seq.wrapping_add(if guess > least { guess } else { least });
-            (*stream).is_head_open = u8::from((*flow).is_pipelined == 0);
+            (*stream).is_head_open = 1;
             (*stream).skip_reason = reason::BUDGET;
         }
     }
@@ -330,25 +367,36 @@ unsafe fn follow_head<const D: usize>(
     flow: *mut Flow,
     stream: *mut Stream,
     packet: &Packet,
-    seq: u32,
+    behind: u32,
+    begin: u32,
     first: &[u8; PEEK],
 ) {
     // SAFETY: see above.
     unsafe {
-        let at = seq.wrapping_sub((*stream).base);
-        if at >= HEAD_LIMIT {
+        let at = begin.wrapping_sub((*stream).base);
+        if at >= HEAD_LIMIT || behind >= packet.len {
             // Late, or beyond what any head may take.
             return;
         }
-        let head = http::find_head(skb, packet.payload, packet.len, u32::from(D == INWARD));
+        let (payload, len) = (packet.payload + behind, packet.len - behind);
+        let head = http::find_head(skb, payload, len, u32::from(D == INWARD));
         if head == http::SEVERAL {
             (*flow).is_pipelined = 1;
             (*stream).is_head_open = 0;
             (*stream).limit = (*stream).base.wrapping_add(PIPELINE_LIMIT);
         } else if head != 0 {
             (*stream).is_head_open = 0;
-            (*stream).limit = seq.wrapping_add(head).wrapping_add(BODY_BUDGET.load());
-        } else if at.wrapping_add(packet.len) > (*stream).limit.wrapping_sub((*stream).base)
+            if (*flow).is_pipelined == 0 {
+                (*stream).limit = begin.wrapping_add(head).wrapping_add(BODY_BUDGET.load());
+            }
+            if D == INWARD && (head == len || len > LARGE) {
+                let length = http::find_content_length(skb, payload, len, head);
+                if length > BODY_BUDGET.load() && length < FAR {
+                    (*flow).request_end = begin.wrapping_add(head).wrapping_add(length);
+                }
+            }
+        } else if (*flow).is_pipelined == 0
+            && at.wrapping_add(len) > (*stream).limit.wrapping_sub((*stream).base)
             && http::looks_like_text(first)
         {
             // A long head, as far as can be told.
