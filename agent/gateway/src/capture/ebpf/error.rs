@@ -15,6 +15,11 @@ pub enum EbpfError {
     #[error("the kernel is {found}; eBPF capture needs 5.10 or later")]
     KernelTooOld { found: String },
     #[error(
+        "the kernel does not describe its types: /sys/kernel/btf/vmlinux is missing; it needs \
+         CONFIG_DEBUG_INFO_BTF, and sysfs must be mounted"
+    )]
+    NoKernelBtf,
+    #[error(
         "cgroup v2 is not mounted; mount it with \
          `mount -t cgroup2 none /sys/fs/cgroup/unified` (any folder will do)"
     )]
@@ -49,6 +54,7 @@ impl EbpfError {
             Self::NotBuilt
                 | Self::NotPermitted(_)
                 | Self::KernelTooOld { .. }
+                | Self::NoKernelBtf
                 | Self::NoCgroup2
                 | Self::Refused { .. }
                 | Self::Load(_)

@@ -1,6 +1,6 @@
 //! Checks what the machine gives, loads the object, and says what it found.
 
-use std::{fs, io};
+use std::{fs, io, path::Path};
 
 use aya::{
     Ebpf, EbpfLoader,
@@ -14,6 +14,7 @@ use super::{EbpfConfig, error::EbpfError};
 /// Empty where the binary was built without it.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/stoa.bpf.o"));
 
+const KERNEL_BTF: &str = "/sys/kernel/btf/vmlinux";
 const CAP_NET_ADMIN: u32 = 12;
 const CAP_SYS_ADMIN: u32 = 21;
 const CAP_BPF: u32 = 39;
@@ -110,6 +111,11 @@ fn check_kernel() -> Result<(), EbpfError> {
     let found = KernelVersion::current().map_err(|e| EbpfError::Load(e.to_string()))?;
     if found < KernelVersion::new(5, 10, 0) {
         return Err(EbpfError::KernelTooOld { found: kernel_release() });
+    }
+    // Without it the verifier does not know the context argument of a global function
+    // (`btf_get_prog_ctx_type` of kernel/bpf/btf.c).
+    if !Path::new(KERNEL_BTF).exists() {
+        return Err(EbpfError::NoKernelBtf);
     }
     Ok(())
 }
