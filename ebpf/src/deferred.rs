@@ -71,7 +71,10 @@ pub extern "C" fn begin_deferred(skb: *mut __sk_buff) -> u32 {
     }
     let watching = watch::current();
     let local_port = u32::from(packet.destination_port);
-    let Some(slot) = watch::find_slot(skb, local_port, &watching) else { return 0 };
+    let slot = watch::find_slot(skb, local_port, &watching);
+    if slot == watch::NOBODY {
+        return 0;
+    }
     let first = slot_of_this_cpu();
     if first.is_null() {
         return 0;

@@ -135,7 +135,7 @@ pub extern "C" fn find_content_length(
         return 0;
     }
     // Many clients write it last.
-    let last = if head < BLOCK { 0 } else { head - BLOCK };
+    let last = head.saturating_sub(BLOCK);
     let mut colon = search_block::<END_OF_NAME>(skb, payload, last);
     if colon == 0 {
         colon = search::<END_OF_NAME, { SEARCHED / 2 }>(skb, payload, head);

@@ -136,13 +136,13 @@ pub extern "C" fn adopt(skb: *mut __sk_buff, local_port: u32, len: u32) -> u32 {
     }
     let watching = watch::current();
     let slot = watch::find_slot(skb, local_port, &watching);
-    if slot.is_none() && watching.levels == 0 {
+    if slot == watch::NOBODY && watching.levels == 0 {
         // The port alone told, which is quicker than to remember it.
         return 0;
     }
     let flow = flow::find_or_create(socket);
     if flow.is_null() {
-        let tally = tallies::of(slot.unwrap_or(u32::MAX));
+        let tally = tallies::of(slot);
         if !tally.is_null() {
             // SAFETY: points into the map.
             unsafe {
@@ -154,19 +154,15 @@ pub extern "C" fn adopt(skb: *mut __sk_buff, local_port: u32, len: u32) -> u32 {
     }
     // SAFETY: points into the socket's storage.
     unsafe {
-        match slot {
-            Some(slot) => {
-                (*flow).cookie = bpf_get_socket_cookie(skb.cast());
-                (*flow).slot = slot;
-                (*flow).state = flow::UNPROVEN;
-                1
-            }
-            None => {
-                (*flow).generation = watching.generation;
-                (*flow).state = flow::UNWATCHED;
-                0
-            }
+        if slot == watch::NOBODY {
+            (*flow).generation = watching.generation;
+            (*flow).state = flow::UNWATCHED;
+            return 0;
         }
+        (*flow).cookie = bpf_get_socket_cookie(skb.cast());
+        (*flow).slot = slot;
+        (*flow).state = flow::UNPROVEN;
+        1
     }
 }
 

@@ -52,16 +52,20 @@ pub extern "C" fn is_port_of_others(skb: *mut __sk_buff, local_port: u32) -> u32
     u32::from(find_port(netns_of(skb.cast()), local_port).is_none())
 }
 
+/// No service's slot. A number, because the unused half of an `Option` may stay undefined, and the
+/// verifier refuses to see even that spilled.
+pub const NOBODY: u32 = u32::MAX;
+
 /// The slot of the socket that this packet belongs to. A port is more particular than a cgroup,
 /// and a deeper cgroup than the one above.
 #[inline(always)]
-pub fn find_slot(skb: *mut __sk_buff, local_port: u32, watching: &Watching) -> Option<u32> {
+pub fn find_slot(skb: *mut __sk_buff, local_port: u32, watching: &Watching) -> u32 {
     if watching.ports != 0
         && let Some(slot) = find_port(netns_of(skb.cast()), local_port)
     {
-        return Some(slot);
+        return slot;
     }
-    let mut found = None;
+    let mut found = NOBODY;
     for level in 0..LEVELS {
         if level >= watching.levels {
             break;
@@ -73,7 +77,7 @@ pub fn find_slot(skb: *mut __sk_buff, local_port: u32, watching: &Watching) -> O
         }
         // SAFETY: the value is copied at once.
         if let Some(slot) = unsafe { WATCHED_CGROUPS.get(&id) } {
-            found = Some(*slot);
+            found = *slot;
         }
     }
     found
