@@ -8,6 +8,7 @@ mod compact;
 pub(crate) mod counts;
 mod depth;
 pub(crate) mod detail;
+mod echo;
 mod encoding;
 pub(crate) mod endpoint;
 pub(crate) mod features;

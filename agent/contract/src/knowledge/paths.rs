@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::{
+    counts::Counts,
+    echo,
     endpoint::{MethodStats, Outcome},
     kept::{Bounds, Kept, Part},
     token::{self, TokenStats},
@@ -14,6 +16,9 @@ use crate::observation::{Method, Observation, PathSegment};
 
 /// Segments beyond this depth are left out; an operation that deep is named by what is above.
 pub(crate) const MAX_SEGMENTS: usize = 32;
+
+/// Names of members in which a segment stood again that are told apart.
+const MAX_ECHOES: usize = 6;
 
 /// A tree of few methods allocates for eleven.
 const METHODS_BYTES: usize = 11 * 16 + 24;
@@ -33,6 +38,9 @@ pub(crate) struct Child {
     pub suffix: Option<StoredText>,
     /// Of the stem.
     pub values: ValueStats,
+    /// Samples whose segment stood in a body, by the name of the member there; the least names are
+    /// kept. Those without a name are counted under none.
+    pub echoes: Counts<Option<StoredText>>,
     pub node: PathNode,
 }
 
@@ -41,13 +49,16 @@ impl Part for Child {
         self.token.combine(&other.token);
         keep_greater(&mut self.suffix, other.suffix.as_ref().map(|t| &t.0));
         self.values.combine(&other.values);
+        self.echoes.combine(&other.echoes);
+        self.echoes.truncate(MAX_ECHOES);
         self.node.combine(&other.node, bounds);
     }
     fn coarsen(&mut self, bounds: Bounds) {
+        self.echoes.truncate(MAX_ECHOES);
         self.node.coarsen(bounds);
     }
     fn bytes(&self) -> usize {
-        size_of::<Self>() + self.token.bytes() + self.values.bytes() + self.node.bytes()
+        size_of::<Self>() + self.token.bytes() + self.values.bytes() + self.echoes.bytes() + self.node.bytes()
             - size_of::<ValueStats>()
     }
 }
@@ -61,9 +72,15 @@ impl PathNode {
         bounds: Bounds,
         grown: &mut usize,
     ) {
+        let echoes = if outcome == Outcome::Success { echo::find(observation) } else { Vec::new() };
         let mut node = self;
-        for segment in observation.path.iter().take(MAX_SEGMENTS) {
-            node = node.descend(segment, bounds, grown);
+        for (at, segment) in observation.path.iter().take(MAX_SEGMENTS).enumerate() {
+            let child = node.descend(segment, bounds, grown);
+            for echo in echoes.iter().filter(|e| e.at == at) {
+                child.echoes.add(echo.name.cloned().map(StoredText), 1);
+                child.echoes.truncate(MAX_ECHOES);
+            }
+            node = &mut child.node;
         }
         let stats = node.methods.entry(observation.method).or_insert_with(|| {
             *grown += size_of::<MethodStats>() + METHODS_BYTES + 512;
@@ -72,13 +89,13 @@ impl PathNode {
         stats.add(observation, outcome, detail, bounds, grown);
     }
 
-    fn descend(&mut self, segment: &PathSegment, bounds: Bounds, grown: &mut usize) -> &mut Self {
+    fn descend(&mut self, segment: &PathSegment, bounds: Bounds, grown: &mut usize) -> &mut Child {
         let key = token::key(&segment.token, segment.suffix.as_ref());
         let child = self.children.slot(key, bounds, grown);
         child.token.add(&segment.token);
         keep_greater(&mut child.suffix, segment.suffix.as_ref());
         child.values.add(&segment.value);
-        &mut child.node
+        child
     }
 
     pub fn combine(&mut self, other: &Self, bounds: Bounds) {
