@@ -51,6 +51,11 @@ impl Features {
         self.whole += other.whole;
     }
 
+    /// The body is a list.
+    pub fn is_list(&self) -> bool {
+        self.counts.contains_key(&features::feature(features::item(features::ROOT), 0))
+    }
+
     pub fn is_empty(&self) -> bool {
         self.counts.is_empty()
     }
@@ -62,6 +67,35 @@ impl Features {
         let shared =
             self.counts.range(..=known_to).filter(|(h, _)| other.counts.contains_key(h)).count();
         (size(self), size(other), shared as f64)
+    }
+
+    /// As `overlap`, each feature weighed by how regularly it is shown, squared: what a few answers
+    /// have beside what all have does not part them. Equal where all is always there.
+    fn regular_overlap(&self, other: &Self) -> (f64, f64, f64) {
+        let known_to = self.known_to.min(other.known_to);
+        let size =
+            |own: &Self| own.counts.range(..=known_to).map(|(_, c)| own.rate(*c).powi(2)).sum();
+        let shared = self
+            .counts
+            .range(..=known_to)
+            .filter_map(|(h, c)| Some(self.rate(*c) * other.rate(*other.counts.get(h)?)))
+            .sum();
+        (size(self), size(other), shared)
+    }
+
+    fn rate(&self, count: f64) -> f64 {
+        if self.samples > 0.0 { (count / self.samples).min(1.0) } else { 1.0 }
+    }
+
+    /// How much both show of what either shows regularly, 0 to 1.
+    pub fn regular_jaccard(&self, other: &Self) -> f64 {
+        let (a, b, shared) = self.regular_overlap(other);
+        if a + b == 0.0 { 0.0 } else { shared / (a + b - shared) }
+    }
+
+    /// How many are shown by half of the exchanges or more.
+    pub fn regular(&self) -> usize {
+        self.counts.values().filter(|c| self.rate(**c) >= 0.5).count()
     }
 
     pub fn jaccard(&self, other: &Self) -> f64 {
@@ -118,6 +152,23 @@ pub(crate) struct Likeness {
 
 impl Behaviour {
     pub fn of(node: &PathNode) -> Self {
+        let mut own = Self::of_methods(node);
+        collect_routes(node, 1, false, 0, &mut own.routes);
+        let overflow = node.children.overflow();
+        for child in node.children.iter().map(|(_, c)| c).chain(overflow) {
+            for (method, stats) in &child.node.methods {
+                own.below.entry(*method).or_default().add(
+                    &stats.answered,
+                    stats.keyed_answers,
+                    stats.telling_answers,
+                );
+            }
+        }
+        own
+    }
+
+    /// Of what a place answers itself.
+    pub fn of_methods(node: &PathNode) -> Self {
         let mut own = Self::default();
         for (method, stats) in &node.methods {
             own.methods.insert(*method);
@@ -134,17 +185,6 @@ impl Behaviour {
             own.queries.insert(*method, queries(stats));
             own.answers.insert(*method, (stats.answers, stats.json_answers));
             own.media.extend(stats.media.iter().map(|(m, _)| spread(m ^ *method as u64)));
-        }
-        collect_routes(node, 1, false, 0, &mut own.routes);
-        let overflow = node.children.overflow();
-        for child in node.children.iter().map(|(_, c)| c).chain(overflow) {
-            for (method, stats) in &child.node.methods {
-                own.below.entry(*method).or_default().add(
-                    &stats.answered,
-                    stats.keyed_answers,
-                    stats.telling_answers,
-                );
-            }
         }
         own
     }
@@ -206,12 +246,12 @@ impl Behaviour {
         let mut sum = 0.0;
         let mut is_informed = false;
         let mut compare = |a: &Features, b: &Features, w: f64| {
-            let (x, y, shared) = a.overlap(b);
+            let (x, y, shared) = a.regular_overlap(b);
             if x > 0.0 && y > 0.0 {
                 weight += w;
                 // Members that may be absent part few samples of one schema: half of the degree
                 // is by the one that shows less.
-                sum += w * 0.5 * (shared / (x + y - shared) + shared / x.min(y));
+                sum += w * 0.5 * (shared / (x + y - shared) + (shared / x.min(y)).min(1.0));
                 is_informed = true;
             }
         };

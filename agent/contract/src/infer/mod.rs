@@ -3,6 +3,7 @@
 
 mod components;
 mod confidence;
+mod evidence;
 pub(crate) mod likeness;
 mod model;
 mod names;

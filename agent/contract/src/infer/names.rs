@@ -71,15 +71,53 @@ const VERBS: [&str; 44] = [
     "download",
 ];
 
-/// A verb, or a name that begins with one, or one in camelCase: what programs call things.
+/// A verb, or a name that begins with one: what programs call what they do.
 pub(crate) fn is_command(text: &str) -> bool {
     let joint = text.find(|c: char| !c.is_ascii_lowercase()).unwrap_or(text.len());
-    let (first, rest) = text.split_at(joint);
-    let mut rest = rest.chars();
-    let is_camel = !first.is_empty()
+    let first = text.get(..joint).filter(|first| !first.is_empty());
+    // `GetUserById`
+    let first = first.map_or_else(
+        || {
+            let rest = text.get(1..).unwrap_or_default();
+            let end = rest.find(|c: char| !c.is_ascii_lowercase()).unwrap_or(rest.len());
+            text.get(..end + 1).unwrap_or(text)
+        },
+        |first| first,
+    );
+    VERBS.contains(&first.to_ascii_lowercase().as_str())
+}
+
+/// `darkMode`: a name as programs have them.
+pub(crate) fn is_camel(text: &str) -> bool {
+    let joint = text.find(|c: char| !c.is_ascii_lowercase()).unwrap_or(text.len());
+    let mut rest = text.chars().skip(joint);
+    joint > 0
         && rest.next().is_some_and(|c| c.is_ascii_uppercase())
-        && rest.next().is_some_and(|c| c.is_ascii_lowercase());
-    is_camel || VERBS.contains(&first.to_ascii_lowercase().as_str())
+        && rest.next().is_some_and(|c| c.is_ascii_lowercase())
+}
+
+/// ISO 639-1, with those of three letters that user interfaces are translated to.
+const LANGUAGES: &str =
+    "aa ab af ak am an ar as av ay az ba be bg bi bm bn bo br bs ca ce ch co cr cs cu cv cy da de \
+     dv dz ee el en eo es et eu fa ff fi fj fo fr fy ga gd gl gn gu gv ha he hi ho hr ht hu hy hz \
+     ia id ie ig ii ik io is it iu ja jv ka kg ki kj kk kl km kn ko kr ks ku kv kw ky la lb lg li \
+     ln lo lt lu lv mg mh mi mk ml mn mr ms mt my na nb nd ne ng nl nn no nr nv ny oc oj om or os \
+     pa pi pl ps pt qu rm rn ro ru rw sa sc sd se sg si sk sl sm sn so sq sr ss st su sv sw ta te \
+     tg th ti tk tl tn to tr ts tt tw ty ug uk ur uz ve vi vo wa wo xh yi yo za zh zu fil ast ckb \
+     haw kab";
+
+/// `en`, `pt-BR`, `zh_Hant`: a language tag (BCP 47) as paths have them.
+pub(crate) fn is_language_tag(text: &str) -> bool {
+    let mut parts = text.split(['-', '_']);
+    let is_language = parts.next().is_some_and(|language| {
+        let language = language.to_ascii_lowercase();
+        LANGUAGES.split_ascii_whitespace().any(|l| l == language)
+    });
+    let is_subtag = |part: &str| {
+        matches!(part.len(), 2 | 4) && part.bytes().all(|b| b.is_ascii_alphabetic())
+            || part.len() == 3 && part.bytes().all(|b| b.is_ascii_digit())
+    };
+    is_language && parts.clone().count() <= 2 && parts.all(is_subtag)
 }
 
 const UNCOUNTABLE: [&str; 14] = [

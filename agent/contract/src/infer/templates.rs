@@ -10,8 +10,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    likeness::{Behaviour, Features, items_listed},
-    names,
+    evidence::{Candidate, Surroundings, clusters, member, weigh},
+    likeness::Behaviour,
 };
 use crate::{
     knowledge::{
@@ -21,8 +21,8 @@ use crate::{
         endpoint::MethodStats,
         kept::{Bounds, Key},
         paths::{Child, PathNode},
-        token::{self, TokenStats},
-        value::ValueStats,
+        token,
+        value::{StoredText, ValueStats},
     },
     observation::Method,
 };
@@ -44,6 +44,8 @@ pub(crate) struct Variable {
     pub suffix: String,
     /// Samples whose value came from an earlier response.
     pub produced: u64,
+    /// The member of the bodies that the value stands under.
+    pub member: Option<String>,
     /// Nothing says that it varies: its text was withheld.
     pub is_placeholder: bool,
 }
@@ -181,13 +183,6 @@ struct Group {
     node: PathNode,
 }
 
-/// One child before it is judged.
-struct Candidate<'a> {
-    key: Key,
-    child: &'a Child,
-    behaviour: Behaviour,
-}
-
 fn group(
     known: &ServiceStats,
     node: &PathNode,
@@ -242,39 +237,12 @@ fn join_suffixes(groups: Vec<Group>) -> Vec<Group> {
             if let Segment::Parameter(other) = &group.segment {
                 variable.values.combine(&other.values);
             }
+            variable.member = None;
             variable.values.formats = Default::default();
         }
     }
     apart.insert(0, whole);
     apart
-}
-
-/// What is known of the parent.
-struct Surroundings {
-    /// Nothing but prefixes (`api`, `v1`) stands before: resources are named here.
-    is_resource_level: bool,
-    follows_parameter: bool,
-    follows_plural: bool,
-    items: Vec<Features>,
-}
-
-impl Surroundings {
-    fn of(known: &ServiceStats, node: &PathNode, prefix: &[Segment]) -> Self {
-        let listed = node.methods.get(&Method::Get);
-        let last = prefix.last();
-        Self {
-            is_resource_level: prefix
-                .iter()
-                .all(|s| matches!(s, Segment::Static(text) if names::is_prefix(text))),
-            follows_parameter: matches!(last, Some(Segment::Parameter(_))),
-            follows_plural: matches!(last, Some(Segment::Static(t)) if names::is_plural(t)),
-            items: listed
-                .into_iter()
-                .flat_map(|get| get.details.iter().filter_map(|(key, _)| known.details.get(*key)))
-                .flat_map(items_listed)
-                .collect(),
-        }
-    }
 }
 
 fn group_suffix(
@@ -371,6 +339,7 @@ struct Values {
     behaviour: Option<Behaviour>,
     keys: BTreeSet<Key>,
     produced: u64,
+    echoes: Counts<Option<StoredText>>,
     members: u64,
     placeholders: u64,
     certainty: Option<f64>,
@@ -392,6 +361,7 @@ impl Values {
         self.node.combine(&child.node, UNBOUNDED);
         self.values.get_or_insert_default().combine(&child.values);
         self.produced += child.token.produced;
+        self.echoes.combine(&child.echoes);
         self.members += 1;
         // The best established member establishes the parameter.
         self.certainty = Some(self.certainty.map_or(certainty, |c| c.max(certainty)));
@@ -399,11 +369,13 @@ impl Values {
 
     fn into_group(self, suffix: &str) -> Option<Group> {
         let values = self.values?;
+        let member = member(&self.echoes, values.count);
         Some(Group {
             segment: Segment::Parameter(Box::new(Variable {
                 values,
                 suffix: suffix.to_owned(),
                 produced: self.produced,
+                member,
                 is_placeholder: self.members == self.placeholders,
             })),
             keys: self.keys,
@@ -414,183 +386,3 @@ impl Values {
     }
 }
 
-/// Children that behave alike, in the order of their keys. Where nothing of structure can be
-/// compared, children of the same methods and media types come together.
-fn clusters(candidates: Vec<Candidate<'_>>) -> Vec<Vec<Candidate<'_>>> {
-    let mut clusters: Vec<(Behaviour, Vec<Candidate<'_>>)> = Vec::new();
-    for candidate in candidates {
-        let found = clusters.iter_mut().find_map(|(union, members)| {
-            let seed = members.first()?.behaviour.likeness(&candidate.behaviour);
-            let whole = union.likeness(&candidate.behaviour);
-            let degree = seed.degree.max(whole.degree);
-            let threshold = if seed.is_informed { 0.6 } else { 0.95 };
-            let is_like = degree >= threshold && !union.is_apart(&candidate.behaviour);
-            is_like.then_some((union, members))
-        });
-        match found {
-            Some((union, members)) => {
-                union.absorb(&candidate.behaviour);
-                members.push(candidate);
-            }
-            None => clusters.push((candidate.behaviour.clone(), vec![candidate])),
-        }
-    }
-    clusters.into_iter().map(|(_, members)| members).collect()
-}
-
-/// Words that stand for one certain resource beside those with an identifier.
-fn is_singleton(text: &str) -> bool {
-    matches!(
-        text,
-        "me" | "self"
-            | "current"
-            | "latest"
-            | "mine"
-            | "default"
-            | "whoami"
-            | "new"
-            | "all"
-            | "search"
-    )
-}
-
-/// Whether five or more of the resources below are below several members, and most members have
-/// two of them.
-fn have_resources(cluster: &[Candidate<'_>]) -> bool {
-    let mut counts: BTreeMap<u64, usize> = BTreeMap::new();
-    for route in cluster.iter().flat_map(|c| c.behaviour.routes()) {
-        *counts.entry(*route).or_default() += 1;
-    }
-    counts.retain(|_, members| *members > 1);
-    let shared = |c: &&Candidate<'_>| {
-        c.behaviour.routes().iter().filter(|r| counts.contains_key(r)).count() >= 2
-    };
-    counts.len() >= 5 && cluster.iter().filter(shared).count() * 2 > cluster.len()
-}
-
-/// More siblings than these are values even where no new one comes.
-const MAX_CLOSED: usize = 12;
-
-/// The evidence that a cluster is values rather than names, as a sum; positive: values.
-///
-/// | evidence | weight |
-/// |---|---|
-/// | a vocabulary word; a version, of fewer than four; another token | -3; -4; -0.5 |
-/// | words for one certain resource (`me`, `latest`) | -4 |
-/// | one value, seen eight times or more, with none like it | -2 |
-/// | letters with digits among them | +1.5 |
-/// | resources are named here; after a parameter; after a plural | -2.5; -1; +1 |
-/// | behaves as the known values do (structure compared); as a word, very much so | +2.5; +5 |
-/// | behaves otherwise; calls methods they do not have, often | -2; -1, -2 |
-/// | answers what the parent lists | +2 |
-/// | came from earlier responses; as a word or where resources are named | +2; +1 |
-/// | verbs, and names as programs have them (`list`, `getByName`) | -2.5 |
-/// | many exchanges show what none of the known values' do, or the reverse | -2 |
-/// | five or more of the same resources below most members; as words | +2.5; +1.5 |
-/// | n members: structure compared, not compared | log2 n, half of it |
-/// | the same, where all are seen often and none is new: words, others | 0, a quarter |
-/// | three or more words alike after a plural | +1.5 |
-/// | five or more members with two samples or fewer each | +1 |
-/// | more siblings than are told apart, and not words | +2 |
-fn weigh(
-    cluster: &[Candidate<'_>],
-    known: Option<&Behaviour>,
-    has_overflow: bool,
-    surroundings: &Surroundings,
-) -> f64 {
-    let n = cluster.len().max(1) as f64;
-    let share = |is: &dyn Fn(&TokenStats) -> bool| {
-        cluster.iter().filter(|c| is(&c.child.token)).count() as f64 / n
-    };
-    let words = share(&|t| t.is_word && !t.is_version);
-    let versions = share(&|t| t.is_version);
-    let is_wordy = words > 0.5;
-    let mut behaviour = Behaviour::default();
-    cluster.iter().for_each(|c| behaviour.absorb(&c.behaviour));
-    let mut score = -0.5;
-    score -= 2.5 * words;
-    if cluster.len() < 4 {
-        score -= 3.5 * versions;
-    }
-    if let [one] = cluster
-        && known.is_none()
-        && one.child.token.count >= 8
-    {
-        score -= 2.0;
-    }
-    score -= 4.0 * share(&|t| t.text().is_some_and(is_singleton));
-    score -= 2.5 * share(&|t| t.text().is_some_and(names::is_command));
-    // Things of one kind have the same resources below them; operations seldom do.
-    let has_resources = !surroundings.is_resource_level && have_resources(cluster);
-    // Values keep coming; names are soon all there.
-    let is_listed = behaviour
-        .answers(Method::Get)
-        .is_some_and(|answer| surroundings.items.iter().any(|item| item.jaccard(answer) >= 0.5));
-    let produced = share(&|t| t.produced * 3 >= t.count);
-    let is_closed = known.is_none()
-        && !has_resources
-        && !is_listed
-        && produced < 0.5
-        && !has_overflow
-        && cluster.len() <= MAX_CLOSED
-        // What is seen often and yet has no text is no structure.
-        && cluster.iter().all(|c| c.child.token.count >= 5 && c.child.token.text().is_some());
-    score += 1.5 * share(&|t| t.is_irregular && !t.is_word && !t.is_version);
-    if surroundings.is_resource_level {
-        score -= 2.5;
-    } else if surroundings.follows_parameter {
-        score -= 1.0;
-    } else if surroundings.follows_plural {
-        score += 1.0;
-    }
-    if let Some(known) = known {
-        let likeness = known.likeness(&behaviour);
-        if likeness.is_informed && is_wordy && likeness.degree >= 0.6 {
-            score += if surroundings.is_resource_level { 2.0 } else { 5.0 };
-        } else if likeness.is_informed && likeness.degree >= 0.6 {
-            score += if is_wordy { 2.0 } else { 2.5 };
-        } else if likeness.is_informed && likeness.degree < 0.4 {
-            score -= 2.0;
-        }
-        if !known.methods().is_empty() && !behaviour.methods().is_subset(known.methods()) {
-            let others = behaviour.methods().difference(known.methods());
-            let calls: u64 = others
-                .flat_map(|m| cluster.iter().filter_map(|c| c.child.node.methods.get(m)))
-                .map(|stats| stats.count)
-                .sum();
-            score -= if calls >= 5 { 2.0 } else { 1.0 };
-        }
-        if known.is_apart(&behaviour) {
-            score -= 2.0;
-        }
-    }
-    if is_listed {
-        score += 2.0;
-    }
-    score += produced * if is_wordy || surroundings.is_resource_level { 1.0 } else { 2.0 };
-    let is_informed = cluster.len() > 1
-        && cluster
-            .first()
-            .zip(cluster.get(1))
-            .is_some_and(|(a, b)| a.behaviour.likeness(&b.behaviour).is_informed);
-    score += n.log2()
-        * match (is_closed, is_informed) {
-            (true, _) if is_wordy => 0.0,
-            (true, _) => 0.25,
-            (false, true) => 1.0,
-            (false, false) => 0.5,
-        };
-    if is_informed && is_wordy && cluster.len() >= 3 && surroundings.follows_plural && !is_closed {
-        score += 1.5;
-    }
-    if has_resources {
-        score += if is_wordy { 1.5 } else { 2.5 };
-    }
-    if cluster.len() >= 5 && cluster.iter().all(|c| c.child.token.count <= 2) {
-        score += 1.0;
-    }
-    if has_overflow && !is_wordy {
-        score += 2.0;
-    }
-    score
-}
