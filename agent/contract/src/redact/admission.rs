@@ -12,7 +12,7 @@ use super::{
     keyed_hash::KeyedHash,
     memo::{Judgement, Memo},
     recurrence::{Generations, Seen, Stamp},
-    siblings::{Need, Segments, Values},
+    siblings::{Need, PlaceKind, Segments, Values},
 };
 use crate::observation::{Formats, Node, Number, Personal, Shape, Text, Token, TokenHash, Value};
 
@@ -46,12 +46,11 @@ const VALUE_RECURRENCES: u32 = 8;
 #[derive(Clone, Copy)]
 pub(super) struct PathPlace {
     key: u64,
-    /// Only bases of interfaces (`api`, `v1`) stand before it.
-    is_at_top: bool,
+    pub kind: PlaceKind,
 }
 
 impl PathPlace {
-    pub const ROOT: Self = Self { key: 0x5bd1_e995_9d1b_54a5, is_at_top: true };
+    pub const ROOT: Self = Self { key: 0x5bd1_e995_9d1b_54a5, kind: PlaceKind::Top };
 
     pub fn below(self, token: &Token) -> Self {
         let text = token.text.as_ref().map(Text::as_str);
@@ -61,11 +60,31 @@ impl PathPlace {
                 text,
                 Some("api" | "apis" | "rest" | "rpc" | "service" | "services" | "public")
             );
-        Self {
-            key: self.key.rotate_left(23).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ own,
-            is_at_top: self.is_at_top && is_base,
-        }
+        let kind = if self.kind == PlaceKind::Top && is_base {
+            PlaceKind::Top
+        } else if is_value(token) {
+            PlaceKind::BelowValue
+        } else {
+            PlaceKind::Other
+        };
+        Self { key: self.key.rotate_left(23).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ own, kind }
     }
+}
+
+/// Whether a segment looks like the identifier of one thing.
+fn is_value(token: &Token) -> bool {
+    !token.is_word
+        && matches!(
+            token.shape,
+            Shape::Digits(_)
+                | Shape::Uuid
+                | Shape::Hex(_)
+                | Shape::Ulid
+                | Shape::Date
+                | Shape::DateTime
+                | Shape::Opaque(_)
+                | Shape::Mixed
+        )
 }
 
 /// What a token's name says about what stands under it.
@@ -221,7 +240,7 @@ impl Admission {
         match known.chance {
             Chance::Recurring(times) => {
                 if self.is_found
-                    && let Need::Times(needed) = segments.note_stranger(hash.0, place.is_at_top)
+                    && let Need::Times(needed) = segments.note_stranger(hash.0, place.kind)
                     && known.seen.note(self.stamp, self.threshold * times.max(needed))
                 {
                     known.text = text();

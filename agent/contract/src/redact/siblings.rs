@@ -40,6 +40,17 @@ pub(super) struct Segments {
     alone: Seen,
 }
 
+/// Where segments are siblings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum PlaceKind {
+    /// Only bases of interfaces (`api`, `v1`) stand before them: there are collections.
+    Top,
+    /// They follow the identifier of one thing: there are its parts, and what is done with it
+    /// (`/hives/17/inspections`).
+    BelowValue,
+    Other,
+}
+
 /// How many exchanges a stranger needs below a path, as a multiple of the threshold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Need {
@@ -61,8 +72,9 @@ impl Segments {
     }
 
     /// A segment that may become text when it recurs.
-    pub fn note_stranger(&mut self, hash: u64, is_at_top: bool) -> Need {
+    pub fn note_stranger(&mut self, hash: u64, place: PlaceKind) -> Need {
         self.note_any(hash);
+        let is_at_top = place == PlaceKind::Top;
         let capacity = if is_at_top { MAX_STRANGERS_AT_TOP } else { MAX_STRANGERS };
         self.is_crowded |= !self.strangers.insert(hash, capacity);
         // One name may be a word of the service's trade; two are names.
@@ -70,7 +82,11 @@ impl Segments {
             return Need::Never;
         }
         let count = u32::try_from(self.strangers.hashes.len()).unwrap_or(u32::MAX);
-        Need::Times(if is_at_top { 1 + count / 8 } else { count.min(4) })
+        Need::Times(match place {
+            PlaceKind::Top => 1 + count / 8,
+            PlaceKind::BelowValue => 1 + count / 4,
+            PlaceKind::Other => count.min(4),
+        })
     }
 
     /// A segment whose shape is a value's (`3`, `1.1`).
