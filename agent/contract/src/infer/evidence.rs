@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{
+    files,
     likeness::{Behaviour, Features, items_listed},
     names,
     templates::Segment,
@@ -32,6 +33,8 @@ pub(super) struct Surroundings {
     pub is_resource_level: bool,
     pub follows_parameter: bool,
     pub follows_plural: bool,
+    /// The parent's name is one of a place of files.
+    pub is_of_files: bool,
     /// What the parent lists, and what it answers itself.
     items: Vec<Features>,
     answer: Option<Features>,
@@ -47,6 +50,7 @@ impl Surroundings {
                 .all(|s| matches!(s, Segment::Static(text) if names::is_prefix(text))),
             follows_parameter: matches!(last, Some(Segment::Parameter(_))),
             follows_plural: matches!(last, Some(Segment::Static(t)) if names::is_plural(t)),
+            is_of_files: matches!(last, Some(Segment::Static(t)) if files::is_collection(t)),
             items: listed
                 .into_iter()
                 .flat_map(|get| get.details.iter().filter_map(|(key, _)| known.details.get(*key)))

@@ -4,6 +4,7 @@
 mod components;
 mod confidence;
 mod evidence;
+mod files;
 pub(crate) mod likeness;
 mod model;
 mod names;

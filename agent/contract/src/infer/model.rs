@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::schema::ValuesSeen;
 use crate::observation::{Method, Personal};
 
 /// What was inferred of one service.
@@ -197,8 +198,9 @@ pub struct Schema {
     pub required: Vec<String>,
     /// Properties that at least one whole object did not have.
     pub optional: Vec<String>,
-    /// There were samples enough, and they are no enumeration.
-    pub is_open: bool,
+    /// Which strings there were, where they are few: those of several places may make an
+    /// enumeration together.
+    pub(crate) values_seen: Option<Box<ValuesSeen>>,
     /// The object is a map: this is the schema of its values.
     pub values: Option<Box<Schema>>,
     /// A name in `Contract::components`; then everything else is empty but `is_nullable`.

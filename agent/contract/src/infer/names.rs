@@ -97,8 +97,7 @@ pub(crate) fn is_camel(text: &str) -> bool {
 }
 
 /// ISO 639-1, with those of three letters that user interfaces are translated to.
-const LANGUAGES: &str =
-    "aa ab af ak am an ar as av ay az ba be bg bi bm bn bo br bs ca ce ch co cr cs cu cv cy da de \
+const LANGUAGES: &str = "aa ab af ak am an ar as av ay az ba be bg bi bm bn bo br bs ca ce ch co cr cs cu cv cy da de \
      dv dz ee el en eo es et eu fa ff fi fj fo fr fy ga gd gl gn gu gv ha he hi ho hr ht hu hy hz \
      ia id ie ig ii ik io is it iu ja jv ka kg ki kj kk kl km kn ko kr ks ku kv kw ky la lb lg li \
      ln lo lt lu lv mg mh mi mk ml mn mr ms mt my na nb nd ne ng nl nn no nr nv ny oc oj om or os \
@@ -200,62 +199,186 @@ pub(crate) fn unique(name: &str, taken: &mut BTreeSet<String>) -> String {
     candidate
 }
 
+/// What a parameter is called whose values stand under this member of the bodies: `isbn`,
+/// `userId`, `countryCode`.
+pub(crate) fn of_member(member: &str, parent: Option<&str>) -> Option<String> {
+    let name = camel(member);
+    if !name.starts_with(|c: char| c.is_ascii_alphabetic()) || name.len() > 40 {
+        return None;
+    }
+    let is_general = matches!(
+        name.as_str(),
+        "id" | "uuid"
+            | "guid"
+            | "uid"
+            | "key"
+            | "code"
+            | "name"
+            | "slug"
+            | "number"
+            | "value"
+            | "label"
+            | "ref"
+            | "index"
+    );
+    let parent = parent.filter(|p| is_general && !p.is_empty());
+    Some(match parent {
+        Some(parent) if matches!(name.as_str(), "id" | "uuid" | "guid" | "uid") => {
+            format!("{parent}Id")
+        }
+        Some(parent) => format!("{parent}{}", pascal(&name)),
+        None => name,
+    })
+}
+
+/// `listCarrierRates` -> `List carrier rates`
+pub(crate) fn sentence(id: &str) -> String {
+    let mut out = String::new();
+    for c in id.chars() {
+        if c.is_ascii_uppercase() && !out.ends_with(|p: char| p.is_ascii_uppercase() || p == ' ') {
+            out.push(' ');
+            out.push(c.to_ascii_lowercase());
+        } else {
+            out.push(c);
+        }
+    }
+    match out.get(..1) {
+        Some(first) => format!("{}{}", first.to_ascii_uppercase(), out.get(1..).unwrap_or("")),
+        None => out,
+    }
+}
+
+/// What an operation answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Answer {
+    List,
+    /// There is a list in it, or it may be a map.
+    MayList,
+    One,
+    Unknown,
+}
+
 /// A segment as far as names care.
 #[derive(Clone, Debug)]
 pub(crate) enum Part {
     Static(String),
-    Parameter(String),
+    /// `{id}`, `{id}.json`, `{id}:cancel`
+    Parameter {
+        name: String,
+        suffix: String,
+    },
 }
 
-/// An operation's id, not yet unique. `is_list`: the response is a list.
-pub(crate) fn operation_id(method: &str, parts: &[Part], is_list: bool) -> String {
+/// What is done by a single word.
+const ACTIONS: [&str; 28] = [
+    "archive",
+    "assign",
+    "clone",
+    "complete",
+    "deploy",
+    "invite",
+    "invoke",
+    "login",
+    "logout",
+    "merge",
+    "pause",
+    "ping",
+    "publish",
+    "register",
+    "reject",
+    "rename",
+    "restart",
+    "restore",
+    "resume",
+    "retry",
+    "revoke",
+    "run",
+    "share",
+    "split",
+    "start",
+    "stop",
+    "submit",
+    "subscribe",
+];
+
+/// An operation's id, not yet unique.
+///
+/// `listUsers`, `getUser`, `createUser`, `replaceUser`, `updateUser`, `deleteUser`; `cancelOrder`
+/// for `POST /orders/{orderId}/cancel`; `getConfigByEnvAndKey` for `GET /config/{env}/{key}`; what
+/// is called as programs call it keeps its name: `getUserById` for `GET /rpc/getUserById`.
+pub(crate) fn operation_id(method: &str, parts: &[Part], answer: Answer) -> String {
     let nouns: Vec<&Part> =
         parts.iter().filter(|p| !matches!(p, Part::Static(t) if is_prefix(t))).collect();
-    let is_item = matches!(nouns.last(), Some(Part::Parameter(_)));
+    let is_parameter = |at: usize| matches!(nouns.get(at), Some(Part::Parameter { .. }));
+    let last = nouns.len().saturating_sub(1);
+    let is_item = is_parameter(last);
     // A resource is named in the singular where a parameter picks one of it.
     let mut words: Vec<String> = Vec::new();
     for (at, part) in nouns.iter().enumerate() {
-        if let Part::Static(text) = part {
-            let is_picked = matches!(nouns.get(at + 1), Some(Part::Parameter(_)));
-            words.push(pascal(&if is_picked { singular(text) } else { text.clone() }));
-        } else if let Part::Parameter(name) = part
-            && (at == 0 || matches!(nouns.get(at.wrapping_sub(1)), Some(Part::Parameter(_))))
-        {
-            words.push(format!("By{}", pascal(name)));
+        match part {
+            Part::Static(text) if is_parameter(at + 1) => words.push(pascal(&singular(text))),
+            Part::Static(text) => words.push(pascal(text)),
+            Part::Parameter { .. } => {}
         }
     }
-    let last_static = nouns.last().and_then(|p| match p {
-        Part::Static(text) => Some(text.as_str()),
-        Part::Parameter(_) => None,
-    });
+    let trailing: Vec<&str> = nouns.iter().rev().map_while(|p| name_of(p)).collect();
+    if trailing.len() > 1 || trailing.len() == nouns.len() && !trailing.is_empty() {
+        let names: Vec<String> = trailing.iter().rev().map(|name| pascal(name)).collect();
+        words.push(format!("By{}", names.join("And")));
+    }
+    let last_static = match nouns.last() {
+        Some(Part::Static(text)) => Some(text.as_str()),
+        _ => None,
+    };
+    if let Some(Part::Parameter { suffix, .. }) = nouns.last()
+        && let Some(action) = suffix.strip_prefix(':')
+    {
+        return format!("{}{}", camel(action), words.concat());
+    }
+    if let (Some(action), "get" | "post") = (last_static, method)
+        && let Some(id) = of_action(action, &words, last > 0 && is_parameter(last - 1), method)
+    {
+        return id;
+    }
     let verb = match method {
         "get" if is_item => "get",
-        "get" if is_list || last_static.is_some_and(is_plural) => "list",
+        "get" if answer == Answer::List => "list",
+        "get" if answer != Answer::One && last_static.is_some_and(is_plural) => "list",
         "get" => "get",
-        "post" => {
-            // `POST /orders/{orderId}/cancel` -> `cancelOrder`
-            let after_item =
-                nouns.len() >= 2 && matches!(nouns.get(nouns.len() - 2), Some(Part::Parameter(_)));
-            if let Some(action) = last_static
-                && after_item
-                && !is_plural(action)
-            {
-                words.pop();
-                return format!("{}{}", camel(action), words.concat());
+        "post" if last_static.is_some_and(is_plural) => {
+            if let (Some(last), Some(text)) = (words.last_mut(), last_static) {
+                *last = pascal(&singular(text));
             }
-            if last_static.is_some_and(is_plural) {
-                if let (Some(last), Some(text)) = (words.last_mut(), last_static) {
-                    *last = pascal(&singular(text));
-                }
-                "create"
-            } else {
-                "post"
-            }
+            "create"
         }
         "put" => "replace",
         "patch" => "update",
         other => other,
     };
+    if let Some(Part::Parameter { suffix, .. }) = nouns.last() {
+        words.push(pascal(suffix));
+    }
     let name = words.concat();
     format!("{verb}{}", if name.is_empty() { "Root".to_owned() } else { name })
+}
+
+fn name_of(part: &Part) -> Option<&str> {
+    match part {
+        Part::Parameter { name, .. } => Some(name),
+        Part::Static(_) => None,
+    }
+}
+
+/// The id of a call whose last segment says what is done; `words` are all of its nouns.
+fn of_action(action: &str, words: &[String], is_of_item: bool, method: &str) -> Option<String> {
+    let (_, before) = words.split_last()?;
+    let own = camel(action);
+    let is_compound = own.bytes().any(|b| b.is_ascii_uppercase());
+    if is_command(action) && is_compound {
+        return Some(own);
+    }
+    let is_verb = is_command(action) || ACTIONS.contains(&action.to_ascii_lowercase().as_str());
+    // `POST /orders/{orderId}/cancel`: whatever it is called, something is done with one thing.
+    let is_done = is_verb || (method == "post" && is_of_item && !is_plural(action));
+    (is_done && !own.is_empty()).then(|| format!("{own}{}", before.concat()))
 }

@@ -1,19 +1,23 @@
 //! One operation from the statistics of one method at one place.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet},
+};
 
 use super::{
     InferOptions, Latency, Media, Operation, Parameter, Place, Provenance, RequestBody, Response,
     confidence, names, schema,
-    security::Schemes,
-    templates::{self, Segment, Variable},
+    security::{self, Schemes},
+    templates::{self, Segment, UNBOUNDED, Variable},
 };
 use crate::{
     knowledge::{
-        body::BodyStats,
+        body::{BodyStats, MediaStats},
         counts::Counts,
         detail::{Detail, ResponseStats},
         endpoint::{Field, FieldSet, MethodStats},
+        kept::Kind,
     },
     observation::{Formats, Method},
 };
@@ -47,8 +51,13 @@ impl Template {
                 Segment::Parameter(variable) => {
                     let name = names::unique(&own.name(variable), &mut taken);
                     own.text.push_str(&format!("{{{name}}}{}", escape(&variable.suffix)));
-                    own.parts.push(names::Part::Parameter(name.clone()));
-                    let note = if variable.is_placeholder {
+                    own.parts.push(names::Part::Parameter {
+                        name: name.clone(),
+                        suffix: variable.suffix.clone(),
+                    });
+                    let note = if variable.is_path {
+                        Some("A path: its value may have slashes.".to_owned())
+                    } else if variable.is_placeholder {
                         Some("May be a fixed segment: seen too seldom to show its text.".to_owned())
                     } else {
                         (variable.produced * 2 > variable.values.count)
@@ -76,8 +85,12 @@ impl Template {
         own
     }
 
-    /// `/users/{userId}`, `/repos/{repo}`, `/reports/{date}`
+    /// `/users/{userId}`, `/repos/{repo}`, `/reports/{date}`; `/books/{isbn}`, where the bodies say
+    /// so.
     fn name(&self, variable: &Variable) -> String {
+        if variable.is_path {
+            return "path".to_owned();
+        }
         let formats = variable.values.common_formats();
         let parent = match self.parts.last() {
             Some(names::Part::Static(text)) if !names::is_prefix(text) => {
@@ -86,6 +99,11 @@ impl Template {
             }
             _ => None,
         };
+        let member =
+            variable.member.as_deref().and_then(|m| names::of_member(m, parent.as_deref()));
+        if let Some(member) = member {
+            return member;
+        }
         let is_id = formats.contains(Formats::INTEGER)
             || formats.contains(Formats::UUID)
             || (variable.values.min_length >= 16
@@ -153,20 +171,25 @@ pub(crate) fn build(
     options: &InferOptions,
 ) -> Operation {
     let mut parameters = template.parameters.clone();
+    let mut carried = 0;
     for (place, set, calls) in [
         (Place::Query, &stats.query, stats.success),
         (Place::Header, &detail.headers, detail.success),
         (Place::Cookie, &detail.cookies, detail.success),
     ] {
-        parameters.extend(fields(place, set, calls, options));
+        for parameter in fields(place, set, calls, options) {
+            // What was known for a credential only after some exchanges was one before, too.
+            if security::is_credential(&stats.credentials, place, &parameter.name) {
+                carried = parameter.samples.max(carried);
+            } else {
+                parameters.push(parameter);
+            }
+        }
     }
     let responses = responses(stats, detail, options);
-    let is_list = detail.responses.iter().any(|(status, response)| {
-        (200..300).contains(status)
-            && response.body.media.values().any(|m| m.schema.arrays.is_some() && m.json > 0)
-    });
     let name = method_name(method);
-    let id = names::operation_id(name, &template.parts, is_list);
+    let id = names::operation_id(name, &template.parts, answers(detail));
+    let operation_id = names::unique(&id, taken_ids);
     let provenance = Provenance {
         samples: stats.count,
         complete: stats.complete,
@@ -177,19 +200,44 @@ pub(crate) fn build(
     Operation {
         template: template.text.clone(),
         method,
-        operation_id: names::unique(&id, taken_ids),
         tag: template.tag(),
-        summary: format!("{} {}", name.to_uppercase(), template.text),
+        summary: names::sentence(&operation_id),
+        operation_id,
         notes: notes(template, stats),
         parameters,
         request_body: request_body(&detail.request, options),
         responses,
-        security: schemes.security(&stats.credentials, stats.success),
+        security: schemes.security(&stats.credentials, stats.success, carried),
         confidence: confidence::operation(&provenance, template.certainty),
         provenance,
         template_certainty: template.certainty,
         latency: latency(&detail.latency),
     }
+}
+
+/// What a success answers, as far as names care.
+fn answers(detail: &Detail) -> names::Answer {
+    let mut answer = names::Answer::Unknown;
+    let successes = detail.responses.iter().filter(|(status, _)| (200..300).contains(*status));
+    for media in successes.flat_map(|(_, response)| response.body.media.values()) {
+        let schema = &media.schema;
+        if media.json > 0 && schema.arrays.is_some() {
+            return names::Answer::List;
+        }
+        let may_list = media.json > 0
+            && schema.objects.as_ref().is_some_and(|object| {
+                // A page, or a map.
+                object.members.overflow().is_some()
+                    || object.members.iter().any(|(key, member)| {
+                        key.kind == Kind::Class || member.schema.arrays.is_some()
+                    })
+            });
+        answer = if may_list { names::Answer::MayList } else { names::Answer::One };
+        if may_list {
+            break;
+        }
+    }
+    answer
 }
 
 fn notes(template: &Template, stats: &MethodStats) -> Vec<String> {
@@ -255,24 +303,43 @@ fn parameter(
     }
 }
 
+/// A call whose first three had a body has one: callers seldom leave out a whole body.
+const MIN_BODIES: u64 = 3;
+
 fn request_body(request: &BodyStats, options: &InferOptions) -> Option<RequestBody> {
     let content = content(request, options);
     if content.is_empty() {
         return None;
     }
-    let is_required = request.empty == 0 && request.count >= options.min_required_samples;
+    let is_required = request.empty == 0 && request.count >= MIN_BODIES;
     Some(RequestBody { is_required, content })
 }
 
 fn content(body: &BodyStats, options: &InferOptions) -> BTreeMap<String, Media> {
     let mut content = BTreeMap::new();
+    let unnamed = body.media.get(&None);
+    // A media type of no renown is text only once it recurred: the first bodies are of it too.
+    let of_unnamed = unnamed.and_then(|unnamed| {
+        let is_like = |m: &MediaStats| (m.json > 0) == (unnamed.json > 0);
+        let mut named = body.media.iter().filter(|(name, m)| name.is_some() && is_like(m));
+        named.next().map(|(name, _)| name).filter(|_| named.next().is_none())
+    });
     for (name, media) in &body.media {
+        let media = match (unnamed, of_unnamed) {
+            (Some(_), Some(_)) if name.is_none() => continue,
+            (Some(unnamed), Some(of_unnamed)) if of_unnamed == name => {
+                let mut both = media.clone();
+                both.combine(unnamed, UNBOUNDED);
+                Cow::Owned(both)
+            }
+            _ => Cow::Borrowed(media),
+        };
         let name = match name {
             Some(name) => name.as_str(),
             None if media.json > 0 => "application/json",
             None => "application/octet-stream",
         };
-        let schema = schema::of_media(media, options);
+        let schema = schema::of_media(&media, options);
         let entry = Media { schema, samples: media.count, truncated: media.truncated };
         content.entry(name.to_owned()).or_insert(entry);
     }
@@ -285,6 +352,12 @@ fn responses(
     options: &InferOptions,
 ) -> BTreeMap<u16, Response> {
     let none = ResponseStats::default();
+    // Too much called required refuses a request; of a response it is but a wrong promise.
+    let options = InferOptions {
+        min_required_samples: options.min_required_samples.div_ceil(2),
+        ..options.clone()
+    };
+    let options = &options;
     stats
         .statuses
         .iter()

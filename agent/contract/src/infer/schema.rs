@@ -6,13 +6,12 @@ use super::{InferOptions, Schema, Types, templates::UNBOUNDED};
 use crate::{
     knowledge::{
         body::MediaStats,
-        counts::Counts,
         kept::Kind,
         schema::{MemberStats, ObjectStats, SchemaStats},
         token::TokenStats,
         value::{Distinct, ValueStats},
     },
-    observation::{Formats, Personal},
+    observation::Formats,
 };
 
 /// Members of an enumeration at most.
@@ -53,9 +52,10 @@ fn json(stats: &SchemaStats, options: &InferOptions, depth: u32) -> Schema {
             schema.format = string_format(strings);
         }
         if stats.count == strings.count + stats.nulls {
-            schema.enumeration = enumeration(&strings.distinct, &strings.personal, options);
+            let seen = ValuesSeen::of(strings, options);
+            schema.enumeration = seen.enumeration();
+            schema.values_seen = Some(Box::new(seen));
         }
-        schema.is_open = strings.count >= options.min_enum_samples && schema.enumeration.is_empty();
     }
     if let Some(arrays) = &stats.arrays {
         types = types.with(Types::ARRAY);
@@ -170,26 +170,46 @@ fn string_format(values: &ValueStats) -> Option<&'static str> {
     })
 }
 
-/// Few values, all known by text, with no new one to be expected (Good-Turing), of no personal
-/// class.
-fn enumeration(
-    distinct: &Distinct,
-    personal: &Counts<Personal>,
-    options: &InferOptions,
-) -> Vec<String> {
-    let listed = distinct.listed();
-    let is_few = (2..=MAX_ENUM).contains(&listed.len())
-        && listed.len() as u64 * 4 <= distinct.count
-        && distinct.count >= options.min_enum_samples;
-    if !is_few || !personal.is_empty() || !distinct.is_saturated() {
-        return Vec::new();
+/// The strings of one place, or of several that share a schema.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct ValuesSeen {
+    distinct: Distinct,
+    is_personal: bool,
+    /// Samples below which nothing is an enumeration.
+    min_samples: u64,
+}
+
+impl ValuesSeen {
+    fn of(values: &ValueStats, options: &InferOptions) -> Self {
+        Self {
+            distinct: values.distinct.clone(),
+            is_personal: !values.personal.is_empty(),
+            min_samples: options.min_enum_samples,
+        }
     }
-    let texts: Option<Vec<String>> =
-        listed.iter().map(|l| l.text.as_ref().map(|t| t.as_str().to_owned())).collect();
-    let mut texts = texts.unwrap_or_default();
-    texts.sort();
-    texts.dedup();
-    texts
+
+    pub fn combine(&mut self, other: &Self) {
+        self.distinct.combine(&other.distinct);
+        self.is_personal |= other.is_personal;
+    }
+
+    /// Few values, all known by text, with no new one to be expected (Good-Turing), of no personal
+    /// class. Empty where they are no enumeration.
+    pub fn enumeration(&self) -> Vec<String> {
+        let listed = self.distinct.listed();
+        let is_few = (2..=MAX_ENUM).contains(&listed.len())
+            && listed.len() as u64 * 4 <= self.distinct.count
+            && self.distinct.count >= self.min_samples;
+        if !is_few || self.is_personal || !self.distinct.is_saturated() {
+            return Vec::new();
+        }
+        let texts: Option<Vec<String>> =
+            listed.iter().map(|l| l.text.as_ref().map(|t| t.as_str().to_owned())).collect();
+        let mut texts = texts.unwrap_or_default();
+        texts.sort();
+        texts.dedup();
+        texts
+    }
 }
 
 /// The schema of values that are written as strings: path, query, header, cookie, form.
@@ -211,7 +231,7 @@ pub(crate) fn of_values(values: &ValueStats, options: &InferOptions) -> Schema {
         schema.types = Types::BOOLEAN;
     } else {
         schema.format = string_format(values);
-        schema.enumeration = enumeration(&values.distinct, &values.personal, options);
+        schema.enumeration = ValuesSeen::of(values, options).enumeration();
     }
     schema
 }

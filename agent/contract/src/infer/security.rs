@@ -16,7 +16,8 @@ pub(crate) struct Schemes {
 }
 
 impl Schemes {
-    pub fn security(&mut self, stats: &CredentialStats, success: u64) -> Security {
+    /// `carried`: calls that carried one of them before it was known for a credential.
+    pub fn security(&mut self, stats: &CredentialStats, success: u64, carried: u64) -> Security {
         let mut security = Security::default();
         let mut carried_by_all = true;
         for (credential, count) in stats.accepted.iter() {
@@ -24,14 +25,14 @@ impl Schemes {
                 continue;
             }
             let name = self.name(credential);
-            carried_by_all &= count == success;
+            carried_by_all &= count + carried >= success;
             if !security.schemes.contains(&name) {
                 security.schemes.push(name);
             }
         }
         security.schemes.sort();
         security.is_conjunction = security.schemes.len() > 1 && carried_by_all;
-        security.is_optional = !security.schemes.is_empty() && stats.anonymous > 0;
+        security.is_optional = !security.schemes.is_empty() && stats.anonymous > carried;
         security
     }
 
@@ -83,6 +84,18 @@ impl Schemes {
             .or_insert(scheme);
         name
     }
+}
+
+/// Whether callers identify themselves by a parameter of this name.
+pub(crate) fn is_credential(stats: &CredentialStats, place: Place, name: &str) -> bool {
+    stats.accepted.iter().any(|(credential, _)| match (credential, place) {
+        (StoredCredential::HeaderKey(own), Place::Header) => {
+            own.as_str().eq_ignore_ascii_case(name)
+        }
+        (StoredCredential::QueryKey(own), Place::Query)
+        | (StoredCredential::CookieKey(own), Place::Cookie) => own.as_str() == name,
+        _ => false,
+    })
 }
 
 fn named(text: &str, otherwise: &str) -> String {

@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     evidence::{Candidate, Surroundings, clusters, member, weigh},
+    files,
     likeness::Behaviour,
 };
 use crate::{
@@ -48,6 +49,8 @@ pub(crate) struct Variable {
     pub member: Option<String>,
     /// Nothing says that it varies: its text was withheld.
     pub is_placeholder: bool,
+    /// It spans segments.
+    pub is_path: bool,
 }
 
 /// A place with operations.
@@ -111,7 +114,10 @@ fn walk(
                 matches!(&g.segment, Segment::Parameter(v) if v.suffix == suffix || !g.has_suffix)
             })
         });
+        let is_path = |g: &Group| matches!(&g.segment, Segment::Parameter(v) if v.is_path);
+        let spans = at.and_then(|at| groups.get(at)).is_some_and(is_path);
         match at.and_then(|at| below.get_mut(at)) {
+            Some(below) if spans => flatten(&child.node, below),
             Some(below) => below.combine(&child.node, UNBOUNDED),
             None => decided.unmatched += child.node.total(),
         }
@@ -183,6 +189,18 @@ struct Group {
     node: PathNode,
 }
 
+impl Group {
+    /// Of parts of values nothing can be said of the whole.
+    fn without_formats(mut self) -> Self {
+        if let Segment::Parameter(variable) = &mut self.segment {
+            variable.values.formats = Default::default();
+            variable.values.distinct = Default::default();
+            variable.member = None;
+        }
+        self
+    }
+}
+
 fn group(
     known: &ServiceStats,
     node: &PathNode,
@@ -199,12 +217,50 @@ fn group(
         suffixes.entry("").or_default();
     }
     let surroundings = Surroundings::of(known, node, prefix);
+    if files::is_tree(node, &surroundings) {
+        return tree(node).into_iter().collect();
+    }
+    let are_file_names = files::are_file_names(&suffixes, &surroundings);
     let mut groups = Vec::new();
+    if are_file_names {
+        let is_file = |suffix: &&str| suffix.starts_with('.');
+        let named: Vec<&str> = suffixes.keys().copied().filter(is_file).collect();
+        let mut values = Values::default();
+        for suffix in named {
+            let candidates = suffixes.remove(suffix).unwrap_or_default();
+            candidates.iter().for_each(|candidate| values.take(candidate, 0.9));
+        }
+        groups.extend(values.into_group("").map(Group::without_formats));
+    }
     for (suffix, candidates) in suffixes {
         let overflow = node.children.overflow().filter(|_| suffix.is_empty());
         group_suffix(suffix, candidates, overflow, &surroundings, &mut groups, decided);
     }
     join_suffixes(groups)
+}
+
+/// All that is below a place, as one parameter that spans segments.
+fn tree(node: &PathNode) -> Option<Group> {
+    let mut values = Values { is_path: true, ..Values::default() };
+    for (key, child) in node.children.iter() {
+        values.keys.insert(*key);
+        values.merge(child, 0.9);
+    }
+    if let Some(overflow) = node.children.overflow() {
+        values.merge(overflow, 0.9);
+    }
+    let mut flat = PathNode::default();
+    flatten(&values.node, &mut flat);
+    values.node = flat;
+    values.into_group("").map(Group::without_formats)
+}
+
+fn flatten(node: &PathNode, into: &mut PathNode) {
+    for (method, stats) in &node.methods {
+        into.methods.entry(*method).or_default().combine(stats, UNBOUNDED);
+    }
+    let overflow = node.children.overflow();
+    node.children.iter().map(|(_, c)| c).chain(overflow).for_each(|c| flatten(&c.node, into));
 }
 
 /// A suffix is structure where it is the only one, or where what answers differs (`{id}.json`,
@@ -343,6 +399,7 @@ struct Values {
     members: u64,
     placeholders: u64,
     certainty: Option<f64>,
+    is_path: bool,
 }
 
 impl Values {
@@ -377,6 +434,7 @@ impl Values {
                 produced: self.produced,
                 member,
                 is_placeholder: self.members == self.placeholders,
+                is_path: self.is_path,
             })),
             keys: self.keys,
             has_suffix: !suffix.is_empty(),
@@ -385,4 +443,3 @@ impl Values {
         })
     }
 }
-

@@ -16,8 +16,14 @@ fn learn(observations: &[Observation]) -> Contract {
     infer(&known, &InferOptions::default())
 }
 
+/// `GET /users/{userId}`
+fn called(operation: &Operation) -> String {
+    let method = format!("{:?}", operation.method).to_uppercase();
+    format!("{method} {}", operation.template)
+}
+
 fn operations(contract: &Contract) -> BTreeSet<String> {
-    contract.operations.iter().map(|o| o.summary.clone()).collect()
+    contract.operations.iter().map(called).collect()
 }
 
 /// With the names of parameters left out.
@@ -39,9 +45,9 @@ fn bare(contract: &Contract) -> BTreeSet<String> {
         .collect()
 }
 
-fn find<'a>(contract: &'a Contract, summary: &str) -> &'a Operation {
-    let found = contract.operations.iter().find(|o| o.summary == summary);
-    found.unwrap_or_else(|| panic!("{summary} not in {:?}", operations(contract)))
+fn find<'a>(contract: &'a Contract, call: &str) -> &'a Operation {
+    let found = contract.operations.iter().find(|o| called(o) == call);
+    found.unwrap_or_else(|| panic!("{call} not in {:?}", operations(contract)))
 }
 
 fn user(noise: &mut Noise, id: u64) -> Json {

@@ -150,7 +150,7 @@ impl MediaStats {
         object
     }
 
-    fn combine(&mut self, other: &Self, bounds: Bounds) {
+    pub fn combine(&mut self, other: &Self, bounds: Bounds) {
         self.count += other.count;
         self.truncated += other.truncated;
         self.json += other.json;

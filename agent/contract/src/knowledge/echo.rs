@@ -80,9 +80,27 @@ impl<'a> Search<'a> {
 /// `"type": "articles"` in what `/articles/1` answers.
 fn names_a_kind(name: &str) -> bool {
     [
-        "type", "kind", "object", "resource", "resourcetype", "model", "entity", "collection",
-        "action", "operation", "method", "endpoint", "route", "path", "service", "function",
-        "event", "message", "title", "scope", "rel",
+        "type",
+        "kind",
+        "object",
+        "resource",
+        "resourcetype",
+        "model",
+        "entity",
+        "collection",
+        "action",
+        "operation",
+        "method",
+        "endpoint",
+        "route",
+        "path",
+        "service",
+        "function",
+        "event",
+        "message",
+        "title",
+        "scope",
+        "rel",
     ]
     .iter()
     .any(|kind| {

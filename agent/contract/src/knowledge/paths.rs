@@ -58,7 +58,11 @@ impl Part for Child {
         self.node.coarsen(bounds);
     }
     fn bytes(&self) -> usize {
-        size_of::<Self>() + self.token.bytes() + self.values.bytes() + self.echoes.bytes() + self.node.bytes()
+        size_of::<Self>()
+            + self.token.bytes()
+            + self.values.bytes()
+            + self.echoes.bytes()
+            + self.node.bytes()
             - size_of::<ValueStats>()
     }
 }
