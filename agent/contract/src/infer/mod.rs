@@ -14,6 +14,10 @@ mod security;
 pub(crate) mod templates;
 
 #[cfg(test)]
+mod component_tests;
+#[cfg(test)]
+mod sibling_tests;
+#[cfg(test)]
 mod tests;
 
 use std::collections::BTreeSet;

@@ -382,3 +382,72 @@ fn of_action(action: &str, words: &[String], is_of_item: bool, method: &str) -> 
     let is_done = is_verb || (method == "post" && is_of_item && !is_plural(action));
     (is_done && !own.is_empty()).then(|| format!("{own}{}", before.concat()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(method: &str, template: &str, answer: Answer) -> String {
+        let parts: Vec<Part> = template
+            .split('/')
+            .filter(|s| !s.is_empty())
+            .map(|s| match s.strip_prefix('{').and_then(|s| s.split_once('}')) {
+                Some((name, suffix)) => {
+                    Part::Parameter { name: name.to_owned(), suffix: suffix.to_owned() }
+                }
+                None => Part::Static(s.to_owned()),
+            })
+            .collect();
+        operation_id(method, &parts, answer)
+    }
+
+    #[test]
+    fn operations_are_called_what_they_do() {
+        for (method, template, answer, expected) in [
+            ("get", "/api/v1/users", Answer::List, "listUsers"),
+            ("get", "/users", Answer::Unknown, "listUsers"),
+            ("get", "/docs", Answer::One, "getDocs"),
+            ("get", "/users/{userId}", Answer::One, "getUser"),
+            ("post", "/users", Answer::One, "createUser"),
+            ("put", "/users/{userId}", Answer::One, "replaceUser"),
+            ("post", "/orders/{orderId}/cancel", Answer::One, "cancelOrder"),
+            ("post", "/orders/{orderId}:cancel", Answer::One, "cancelOrder"),
+            ("get", "/rpc/getUserById", Answer::One, "getUserById"),
+            ("post", "/Users.svc/UpdateUser", Answer::One, "updateUser"),
+            ("get", "/search", Answer::MayList, "search"),
+            ("post", "/login", Answer::One, "login"),
+            ("get", "/config/{env}/{key}", Answer::One, "getConfigByEnvAndKey"),
+            ("get", "/repos/{owner}/{repo}/branches", Answer::List, "listRepoBranches"),
+            ("get", "/{locale}/products/{slug}", Answer::One, "getProduct"),
+            ("get", "/{name}", Answer::One, "getByName"),
+            ("get", "/documents/{id}.xml", Answer::Unknown, "getDocumentXml"),
+            ("get", "/", Answer::One, "getRoot"),
+        ] {
+            assert_eq!(id(method, template, answer), expected, "{method} {template}");
+        }
+    }
+
+    #[test]
+    fn ids_read_as_sentences() {
+        assert_eq!(sentence("listCarrierRates"), "List carrier rates");
+        assert_eq!(sentence("login"), "Login");
+    }
+
+    #[test]
+    fn parameters_are_called_what_the_bodies_call_them() {
+        let of = |member, parent| of_member(member, parent);
+        assert_eq!(of("_id", Some("user")).as_deref(), Some("userId"));
+        assert_eq!(of("code", Some("country")).as_deref(), Some("countryCode"));
+        assert_eq!(of("postal_code", Some("area")).as_deref(), Some("postalCode"));
+        assert_eq!(of("id", None).as_deref(), Some("id"));
+        assert_eq!(of("42", Some("user")), None);
+    }
+
+    #[test]
+    fn language_tags_are_known() {
+        let tags = ["de", "en-US", "pt_BR", "zh-Hant", "es-419"];
+        assert!(tags.iter().all(|t| is_language_tag(t)));
+        let others = ["api", "users", "v1", "go-live", "xx", "en-pages"];
+        assert!(!others.iter().any(|t| is_language_tag(t)));
+    }
+}

@@ -63,7 +63,7 @@ fn json(stats: &SchemaStats, options: &InferOptions, depth: u32) -> Schema {
     }
     if let Some(objects) = &stats.objects {
         types = types.with(Types::OBJECT);
-        describe_object(objects, &mut schema, options, depth, &json);
+        describe_object(objects, &mut schema, options, depth, &json, false);
     }
     schema.types = types;
     schema.personal = stats.personal();
@@ -78,6 +78,7 @@ fn describe_object(
     options: &InferOptions,
     depth: u32,
     describe: Describe<'_>,
+    is_form: bool,
 ) {
     let mut named: BTreeMap<&str, &MemberStats> = BTreeMap::new();
     let mut unnamed = MemberStats::default();
@@ -103,8 +104,11 @@ fn describe_object(
         named.clear();
     }
     for (name, member) in named {
+        // Of an object that was cut, what was seen was there.
+        let is_everywhere = !is_form && member.name.count >= objects.count;
         let is_always = objects.closed > 0 && member.present >= objects.closed;
-        if is_always && objects.closed >= options.min_required_samples {
+        let samples = if is_everywhere { objects.count } else { objects.closed };
+        if (is_always || is_everywhere) && samples >= options.min_required_samples {
             schema.required.push(name.to_owned());
         }
         if member.present < objects.closed {
@@ -257,7 +261,7 @@ fn form(media: &MediaStats, options: &InferOptions) -> Schema {
         Some(strings) => of_values(strings, options),
         None => Schema { types: Types::STRING, samples: stats.count, ..Schema::default() },
     };
-    describe_object(objects, &mut schema, options, 0, &field);
+    describe_object(objects, &mut schema, options, 0, &field, true);
     for (key, member) in objects.members.iter() {
         let Some(property) = name(&member.name).and_then(|n| schema.properties.get_mut(n)) else {
             continue;

@@ -10,7 +10,7 @@ use crate::{
     openapi,
 };
 
-fn learn(observations: &[Observation]) -> Contract {
+pub(super) fn learn(observations: &[Observation]) -> Contract {
     let mut known = ServiceKnowledge::default();
     observations.iter().for_each(|o| known.record(o));
     infer(&known, &InferOptions::default())
@@ -27,7 +27,7 @@ fn operations(contract: &Contract) -> BTreeSet<String> {
 }
 
 /// With the names of parameters left out.
-fn bare(contract: &Contract) -> BTreeSet<String> {
+pub(super) fn bare(contract: &Contract) -> BTreeSet<String> {
     contract
         .operations
         .iter()
@@ -45,7 +45,7 @@ fn bare(contract: &Contract) -> BTreeSet<String> {
         .collect()
 }
 
-fn find<'a>(contract: &'a Contract, call: &str) -> &'a Operation {
+pub(super) fn find<'a>(contract: &'a Contract, call: &str) -> &'a Operation {
     let found = contract.operations.iter().find(|o| called(o) == call);
     found.unwrap_or_else(|| panic!("{call} not in {:?}", operations(contract)))
 }
