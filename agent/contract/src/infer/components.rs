@@ -149,7 +149,7 @@ fn are_of_other_values(a: &Schema, b: &Schema) -> bool {
 const ENOUGH: u64 = 20;
 
 /// Whether what only one has may be absent there, and was seldom asked for here; what one always
-/// has, the other does; and they have most in common.
+/// has, the other does; and they have nearly all in common.
 fn have_like_members(a: &Schema, b: &Schema, depth: u32) -> bool {
     let (mut shared, mut all) = (0usize, b.properties.len());
     let may_lack = |own: &Schema, name: &String, other: &Schema| {

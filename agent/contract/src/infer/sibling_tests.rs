@@ -135,6 +135,16 @@ fn files_of_any_kind_are_one_operation_and_representations_are_not() {
         templates(&all),
         ["Get /shop/files/{}", "Get /shop/reports/{}.csv", "Get /shop/reports/{}.json"]
     );
+    // Files by name and by number are one template still.
+    for id in 0..9 {
+        let one = json!({ "id": id });
+        let target = format!("/shop/files/{id}");
+        all.push(traffic.exchange(Method::Get, &target, None, 200, Some(&one)));
+    }
+    assert_eq!(templates(&all).len(), 3);
+    let contract = learn(&all);
+    let files = contract.operations.iter().filter(|o| o.template.starts_with("/shop/files/"));
+    assert_eq!(files.count(), 1);
 }
 
 #[test]

@@ -280,7 +280,9 @@ fn join_suffixes(groups: Vec<Group>) -> Vec<Group> {
         let own = Behaviour::of(&group.node);
         let likeness = behaviour.likeness(&own);
         let is_alike = likeness.degree >= 0.6 && (likeness.is_informed || is_parameter(&group));
-        if !group.has_suffix || !is_alike {
+        // Two parameters of one place would be one template under two names.
+        let is_same = is_parameter(&group) && !group.has_suffix && !whole.has_suffix;
+        if !is_same && (!group.has_suffix || !is_alike) {
             apart.push(group);
             continue;
         }

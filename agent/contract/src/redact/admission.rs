@@ -246,6 +246,14 @@ impl Admission {
                     known.text = text();
                 }
             }
+            Chance::Command => {
+                if self.is_found {
+                    segments.note_any(hash.0);
+                }
+                if self.is_found && known.seen.note(self.stamp, self.threshold) {
+                    known.text = text();
+                }
+            }
             Chance::Alone => {
                 if self.is_found {
                     segments.note_odd(hash.0, self.stamp, self.threshold);

@@ -37,6 +37,8 @@ pub(super) enum Chance {
     Never,
     /// Recurrence, this many times the threshold.
     Recurring(u32),
+    /// Recurrence, whatever its neighbours are: programs are called so, things are not.
+    Command,
     /// Being the only segment of its place: its shape is a value's.
     Alone,
 }
@@ -204,6 +206,7 @@ pub(super) fn classify(role: Role, bytes: &[u8]) -> Known {
     let is_gibberish = words.iter().any(|w| vocabulary::is_gibberish(w));
     known.chance = match role {
         Role::Path if may_recur && !is_gibberish && profile.is_only(DIGIT | DOT) => Chance::Alone,
+        Role::Path if may_recur && !is_gibberish && is_command(shape, &words) => Chance::Command,
         Role::Path if may_recur && !is_gibberish => {
             Chance::Recurring(if profile.digits > 0 { CAUTION } else { 1 })
         }
@@ -213,6 +216,61 @@ pub(super) fn classify(role: Role, bytes: &[u8]) -> Known {
         _ => Chance::Never,
     };
     known
+}
+
+/// What operations begin with that are called as functions are.
+const COMMANDS: [&str; 44] = [
+    "activate",
+    "add",
+    "approve",
+    "archive",
+    "assign",
+    "calculate",
+    "cancel",
+    "check",
+    "confirm",
+    "copy",
+    "create",
+    "deactivate",
+    "delete",
+    "disable",
+    "download",
+    "enable",
+    "export",
+    "fetch",
+    "find",
+    "generate",
+    "get",
+    "import",
+    "list",
+    "mark",
+    "move",
+    "perform",
+    "process",
+    "promote",
+    "query",
+    "refresh",
+    "remove",
+    "resend",
+    "reset",
+    "restore",
+    "retry",
+    "search",
+    "send",
+    "set",
+    "start",
+    "stop",
+    "submit",
+    "update",
+    "validate",
+    "verify",
+];
+
+/// `promoteReplica`, `mark-as-shipped`: a verb and what it is done to.
+fn is_command(shape: Shape, words: &[String]) -> bool {
+    shape == Shape::Compound
+        && words.len() >= 2
+        && words.first().is_some_and(|verb| COMMANDS.contains(&verb.as_str()))
 }
 
 /// `3`, `1.1`, `2.0.1`, `2015-03-31`: versions without a letter, unless something else.

@@ -82,6 +82,37 @@ fn among_many_strangers_none_becomes_text() {
 }
 
 #[test]
+fn what_is_called_as_a_function_is_shown_beside_any_number_of_its_kind() {
+    let mut redactor = redactor();
+    let verbs = ["promote", "resend", "zorble", "mark", "list", "reset", "snurf", "verify"];
+    for flow in 0..4u64 {
+        for (at, verb) in verbs.iter().enumerate() {
+            let name = format!("{verb}Frobnitz{}", ["Zarf", "Quux", "Blarg"][at % 3]);
+            let target = format!("/things/{name}");
+            let seen = observe(&mut redactor, &Build::new("GET", &target).flow(flow));
+            let is_command = !["zorble", "snurf"].contains(verb);
+            assert_eq!(segment(&seen, 1).is_some(), flow >= 2 && is_command, "{name} {flow}");
+        }
+    }
+}
+
+#[test]
+fn a_part_of_one_thing_is_shown_after_three_exchanges() {
+    let mut redactor = redactor();
+    let shown = |redactor: &mut _, flow: u64, above: &str| {
+        let parts = ["frobnitz", "quux", "blarg"];
+        let seen = parts.map(|part| {
+            let target = format!("/things/{above}/{part}");
+            segment(&observe(redactor, &Build::new("GET", &target).flow(flow)), 2).is_some()
+        });
+        seen.iter().filter(|is_shown| **is_shown).count()
+    };
+    let below_ids: Vec<usize> = (0..3).map(|i| shown(&mut redactor, i, "17")).collect();
+    let below_names: Vec<usize> = (0..3).map(|i| shown(&mut redactor, 10 + i, "zorblax")).collect();
+    assert_eq!((below_ids, below_names), (vec![0, 0, 3], vec![0, 0, 0]));
+}
+
+#[test]
 fn beside_two_persons_no_stranger_becomes_text() {
     let mut redactor = redactor();
     for flow in 0..60 {
