@@ -72,10 +72,16 @@ pub(super) fn member(echoes: &Counts<Option<StoredText>>, count: u64) -> Option<
     (n >= 3 && n * 2 >= count && is_alone).then(|| name.to_owned())
 }
 
+/// Exchanges whose bodies could have shown the segment: those at its place, where they have keys.
+pub(super) fn telling(child: &Child) -> u64 {
+    let own: u64 = child.node.methods.values().map(|m| m.keyed_answers).sum();
+    if own > 0 { own } else { child.token.count }
+}
+
 /// Whether the segment comes back in the bodies of a good part of the exchanges.
 fn is_echoed(child: &Child) -> bool {
     let most = child.echoes.iter().map(|(_, n)| n).max().unwrap_or(0);
-    most > 0 && most * 3 >= child.token.count
+    most > 0 && most * 3 >= telling(child)
 }
 
 /// Children that behave alike, in the order of their keys. Where nothing of structure can be

@@ -248,6 +248,14 @@ pub(crate) fn sentence(id: &str) -> String {
     }
 }
 
+/// What an operation is asked with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Asks {
+    /// A file, in a form or by itself.
+    Upload,
+    Other,
+}
+
 /// What an operation answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Answer {
@@ -306,7 +314,7 @@ const ACTIONS: [&str; 28] = [
 /// `listUsers`, `getUser`, `createUser`, `replaceUser`, `updateUser`, `deleteUser`; `cancelOrder`
 /// for `POST /orders/{orderId}/cancel`; `getConfigByEnvAndKey` for `GET /config/{env}/{key}`; what
 /// is called as programs call it keeps its name: `getUserById` for `GET /rpc/getUserById`.
-pub(crate) fn operation_id(method: &str, parts: &[Part], answer: Answer) -> String {
+pub(crate) fn operation_id(method: &str, parts: &[Part], asks: Asks, answer: Answer) -> String {
     let nouns: Vec<&Part> =
         parts.iter().filter(|p| !matches!(p, Part::Static(t) if is_prefix(t))).collect();
     let is_parameter = |at: usize| matches!(nouns.get(at), Some(Part::Parameter { .. }));
@@ -336,6 +344,7 @@ pub(crate) fn operation_id(method: &str, parts: &[Part], answer: Answer) -> Stri
         return format!("{}{}", camel(action), words.concat());
     }
     if let (Some(action), "get" | "post") = (last_static, method)
+        && (asks != Asks::Upload || is_command(action))
         && let Some(id) = of_action(action, &words, last > 0 && is_parameter(last - 1), method)
     {
         return id;
@@ -345,6 +354,12 @@ pub(crate) fn operation_id(method: &str, parts: &[Part], answer: Answer) -> Stri
         "get" if answer == Answer::List => "list",
         "get" if answer != Answer::One && last_static.is_some_and(is_plural) => "list",
         "get" => "get",
+        "post" if asks == Asks::Upload && last_static.is_some_and(|t| singular(t) != "upload") => {
+            if let (Some(last), Some(text)) = (words.last_mut(), last_static) {
+                *last = pascal(&singular(text));
+            }
+            "upload"
+        }
         "post" if last_static.is_some_and(is_plural) => {
             if let (Some(last), Some(text)) = (words.last_mut(), last_static) {
                 *last = pascal(&singular(text));
@@ -398,7 +413,7 @@ mod tests {
                 None => Part::Static(s.to_owned()),
             })
             .collect();
-        operation_id(method, &parts, answer)
+        operation_id(method, &parts, Asks::Other, answer)
     }
 
     #[test]
@@ -425,6 +440,20 @@ mod tests {
         ] {
             assert_eq!(id(method, template, answer), expected, "{method} {template}");
         }
+    }
+
+    #[test]
+    fn files_are_uploaded() {
+        let parts = |last: &str| {
+            let name = "userId".to_owned();
+            let id = Part::Parameter { name, suffix: String::new() };
+            [Part::Static("users".to_owned()), id, Part::Static(last.to_owned())]
+        };
+        let of = |last| operation_id("post", &parts(last), Asks::Upload, Answer::Unknown);
+        assert_eq!(of("photo"), "uploadUserPhoto");
+        assert_eq!(of("documents"), "uploadUserDocument");
+        assert_eq!(of("import"), "importUser");
+        assert_eq!(of("uploads"), "createUserUpload");
     }
 
     #[test]

@@ -188,7 +188,7 @@ pub(crate) fn build(
     }
     let responses = responses(stats, detail, options);
     let name = method_name(method);
-    let id = names::operation_id(name, &template.parts, answers(detail));
+    let id = names::operation_id(name, &template.parts, asks(&detail.request), answers(detail));
     let operation_id = names::unique(&id, taken_ids);
     let provenance = Provenance {
         samples: stats.count,
@@ -213,6 +213,12 @@ pub(crate) fn build(
         template_certainty: template.certainty,
         latency: latency(&detail.latency),
     }
+}
+
+/// What callers send, as far as names care.
+fn asks(request: &BodyStats) -> names::Asks {
+    let has_files = |m: &MediaStats| !m.files.is_empty() || m.binary * 2 > m.count;
+    if request.media.values().any(has_files) { names::Asks::Upload } else { names::Asks::Other }
 }
 
 /// What a success answers, as far as names care.

@@ -10,7 +10,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    evidence::{Candidate, Surroundings, clusters, member, weigh},
+    evidence::{Candidate, Surroundings, clusters, member, telling, weigh},
     files,
     likeness::Behaviour,
 };
@@ -398,6 +398,7 @@ struct Values {
     keys: BTreeSet<Key>,
     produced: u64,
     echoes: Counts<Option<StoredText>>,
+    telling: u64,
     members: u64,
     placeholders: u64,
     certainty: Option<f64>,
@@ -421,6 +422,7 @@ impl Values {
         self.values.get_or_insert_default().combine(&child.values);
         self.produced += child.token.produced;
         self.echoes.combine(&child.echoes);
+        self.telling += telling(child);
         self.members += 1;
         // The best established member establishes the parameter.
         self.certainty = Some(self.certainty.map_or(certainty, |c| c.max(certainty)));
@@ -428,7 +430,7 @@ impl Values {
 
     fn into_group(self, suffix: &str) -> Option<Group> {
         let values = self.values?;
-        let member = member(&self.echoes, values.count);
+        let member = member(&self.echoes, self.telling);
         Some(Group {
             segment: Segment::Parameter(Box::new(Variable {
                 values,

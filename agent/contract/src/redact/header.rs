@@ -105,6 +105,10 @@ fn keep(
         *to = if begins { from.to_ascii_uppercase() } else { from.to_ascii_lowercase() };
         begins = !from.is_ascii_alphanumeric();
     }
+    if slot == b"Etag" {
+        // RFC 9110 section 8.8.3.
+        slot.copy_from_slice(b"ETag");
+    }
     // Some secrets are told by their capitals, so a name that holds one is looked at as it was sent.
     let is_telling = detect::detect(name.as_bytes(), Profile::of(name.as_bytes())).is_some();
     let spelling = if is_telling { name.as_bytes() } else { &*slot };

@@ -139,7 +139,7 @@ fn keeps_application_headers_only() {
     assert_eq!(spell(&seen.headers), ["Idempotency-Key", "If-Match", "X-Tenant"]);
     assert_eq!(seen.origin.as_ref().map(|t| t.as_str()), Some("http://localhost:8000"));
     let response = seen.response.expect("a response");
-    assert_eq!(spell(&response.headers), ["Location", "Etag", "X-Ratelimit-Remaining"]);
+    assert_eq!(spell(&response.headers), ["Location", "ETag", "X-Ratelimit-Remaining"]);
 }
 
 #[test]
