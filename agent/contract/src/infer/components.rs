@@ -48,6 +48,14 @@ struct Shared {
 }
 
 impl Shared {
+    fn resources(&self) -> impl Iterator<Item = &str> {
+        self.names.keys().map(|name| name.strip_suffix(INPUT).unwrap_or(name))
+    }
+
+    fn is_input(&self) -> bool {
+        self.names.keys().any(|name| name.ends_with(INPUT))
+    }
+
     /// One member is not worth a name, unless it is the error that all operations answer.
     fn is_component(&self) -> bool {
         self.places > 1 && (self.union.properties.len() > 1 || self.names.contains_key(ERROR))
@@ -55,6 +63,8 @@ impl Shared {
 }
 
 const ERROR: &str = "Error";
+/// What the names of what callers send end with.
+const INPUT: &str = "Input";
 
 struct Groups {
     shared: Vec<Shared>,
@@ -73,9 +83,12 @@ fn unite_alike(found: BTreeMap<String, Shared>) -> Groups {
     });
     for (signature, own) in found {
         let is_like = |known: &Shared| {
-            let may_differ = own.union.properties.len() > SMALL
-                || known.names.keys().any(|name| own.names.contains_key(name));
-            may_differ && are_compatible(&known.union, &own.union, 0)
+            let is_large_or_called_alike = own.union.properties.len() > SMALL
+                || known.resources().any(|name| own.resources().any(|own| own == name));
+            // What a caller may send is not known from what it is sent.
+            let may_lack = !(known.is_input() || own.is_input())
+                || known.union.properties.keys().eq(own.union.properties.keys());
+            is_large_or_called_alike && may_lack && are_compatible(&known.union, &own.union, 0)
         };
         let at = groups.shared.iter().position(is_like);
         let at = at.unwrap_or_else(|| {
@@ -196,7 +209,7 @@ fn for_each_root(operations: &mut [Operation], mut visit: impl FnMut(&mut Schema
         let bodies = operation.request_body.iter_mut().flat_map(|b| b.content.values_mut());
         for media in bodies {
             if let Some(schema) = &mut media.schema {
-                visit(schema, format!("{name}Input"), false);
+                visit(schema, format!("{name}{INPUT}"), false);
             }
         }
         for (status, response) in &mut operation.responses {
@@ -229,6 +242,7 @@ fn name_of_member(member: &str, child: &Schema, parent: &str, is_page: bool) -> 
     match name.as_str() {
         "" => "Object".to_owned(),
         ERROR if parent == ERROR => "ErrorDetail".to_owned(),
+        _ if parent.ends_with(INPUT) && !name.ends_with(INPUT) => format!("{name}{INPUT}"),
         _ => name,
     }
 }
@@ -276,7 +290,7 @@ const MIN_SAMPLES: u64 = 10;
 fn signature(schema: &Schema, name: &str) -> String {
     let mut out = String::new();
     if schema.properties.len() <= SMALL {
-        out.push_str(name.strip_suffix("Input").unwrap_or(name));
+        out.push_str(name.strip_suffix(INPUT).unwrap_or(name));
     }
     sign(schema, &mut out);
     out
