@@ -4,16 +4,25 @@
 //! only by `redact`, which admits a string when it is structure: a word of the vocabulary of
 //! APIs, or a token that recurred across independent exchanges, and of no personal class.
 
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use serde::{Deserialize, Serialize};
+use smol_str::SmolStr;
 
 /// A string that `redact` admitted as structure.
 ///
-/// It serializes, but has no public `Deserialize`: that would be a second door.
+/// It serializes, but has no public `Deserialize`: that would be a second door. Nearly all are short
+/// and copied with every key of every body, so they stand in place rather than behind a count that
+/// processors have to agree on.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(transparent)]
-pub struct Text(Arc<str>);
+pub struct Text(SmolStr);
 
 impl Text {
     /// Only `redact` decides what is structure.
@@ -117,6 +126,35 @@ pub enum Personal {
     FreeText,
 }
 
+impl Personal {
+    pub const ALL: [Self; 24] = [
+        Self::Email,
+        Self::Phone,
+        Self::Card,
+        Self::Ssn,
+        Self::Ipv4,
+        Self::Ipv6,
+        Self::Iban,
+        Self::NationalId,
+        Self::MacAddress,
+        Self::Coordinates,
+        Self::BirthDate,
+        Self::Name,
+        Self::Address,
+        Self::Username,
+        Self::Jwt,
+        Self::Bearer,
+        Self::Basic,
+        Self::Cookie,
+        Self::ApiKey,
+        Self::CloudKey,
+        Self::PrivateKey,
+        Self::Password,
+        Self::Secret,
+        Self::FreeText,
+    ];
+}
+
 /// Formats that every sample of a string may still have; a set of bits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -176,8 +214,6 @@ pub struct Number {
     pub is_negative: bool,
     /// Number of bits of the integral part's magnitude; 65 stands for more than 64.
     pub bits: u8,
-    /// Keyed hash of its canonical text, to count distinct values.
-    pub hash: TokenHash,
     pub personal: Option<Personal>,
 }
 
@@ -196,10 +232,106 @@ pub enum Node {
         is_closed: bool,
     },
     Object {
-        members: Vec<(Token, Node)>,
+        members: Members,
         /// Its closing brace was seen, and no member was left out: absence is evidence.
         is_closed: bool,
     },
+}
+
+/// The names of an object's members, in their order.
+#[derive(Clone)]
+pub struct Names(Arc<NamedLayout>);
+
+struct NamedLayout {
+    id: u64,
+    tokens: Box<[Token]>,
+}
+
+impl Names {
+    /// Of an object that others will be like: they share the names.
+    pub(crate) fn shared(tokens: Vec<Token>) -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        let id = NEXT.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::new(NamedLayout { id, tokens: tokens.into() }))
+    }
+
+    fn own(tokens: Vec<Token>) -> Self {
+        Self(Arc::new(NamedLayout { id: 0, tokens: tokens.into() }))
+    }
+
+    /// Equal where the names are the very same, in this process; 0 stands for none that are shared.
+    pub(crate) fn id(&self) -> u64 {
+        self.0.id
+    }
+
+    pub fn tokens(&self) -> &[Token] {
+        &self.0.tokens
+    }
+}
+
+/// The members of an object. Objects of a kind have the same names, which they share.
+#[derive(Clone)]
+pub struct Members {
+    names: Names,
+    values: Vec<Node>,
+}
+
+impl Members {
+    /// `values`: as many as there are names.
+    pub(crate) fn shared(names: Names, values: Vec<Node>) -> Self {
+        Self { names, values }
+    }
+
+    pub(crate) fn own(names: Vec<Token>, values: Vec<Node>) -> Self {
+        Self { names: Names::own(names), values }
+    }
+
+    pub fn len(&self) -> usize {
+        self.values.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.values.is_empty()
+    }
+
+    pub fn names(&self) -> &Names {
+        &self.names
+    }
+
+    pub fn values(&self) -> &[Node] {
+        &self.values
+    }
+
+    /// As an object that was cut there.
+    #[cfg(test)]
+    pub fn truncate(&mut self, count: usize) {
+        *self = self.iter().take(count).map(|(t, n)| (t.clone(), n.clone())).collect();
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = (&Token, &Node)> {
+        self.names.tokens().iter().zip(&self.values)
+    }
+}
+
+impl FromIterator<(Token, Node)> for Members {
+    fn from_iter<I: IntoIterator<Item = (Token, Node)>>(members: I) -> Self {
+        let (names, values) = members.into_iter().unzip();
+        Self::own(names, values)
+    }
+}
+
+impl PartialEq for Members {
+    fn eq(&self, other: &Self) -> bool {
+        self.len() == other.len() && self.iter().eq(other.iter())
+    }
+}
+
+impl Eq for Members {}
+
+impl fmt::Debug for Members {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.iter()).finish()
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -186,7 +186,14 @@ impl Message {
 
     /// The first header of this name, whatever its case.
     pub fn header(&self, name: &str) -> Option<&[u8]> {
-        self.headers().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, v)| v)
+        self.headers
+            .iter()
+            .find(|h| {
+                h.name.1 - h.name.0 == name.len() as u32
+                    && self.head[h.name.0 as usize..h.name.1 as usize]
+                        .eq_ignore_ascii_case(name.as_bytes())
+            })
+            .map(|h| &self.head[h.value.0 as usize..h.value.1 as usize])
     }
 }
 

@@ -82,7 +82,7 @@ fn walk(node: &Node, path: u64, depth: u32, visit: &mut impl FnMut(u64)) -> u64 
             items.first().map_or(0, |first| walk(first, path, depth, visit))
         }
         Node::Object { members, .. } => {
-            for (name, value) in members {
+            for (name, value) in members.iter() {
                 let path = key(path, name);
                 visit(feature(path, depth));
                 if matches!(value, Node::Array { .. } | Node::Object { .. }) {
@@ -148,7 +148,7 @@ impl Least {
 
     fn take_node(&mut self, node: &Node, depth: u32) {
         if let Node::Object { members, .. } = node {
-            for (name, value) in members {
+            for (name, value) in members.iter() {
                 self.take(name);
                 if depth < MAX_ENVELOPES && members.len() <= 3 {
                     self.take_node(value, depth + 1);

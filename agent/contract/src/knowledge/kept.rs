@@ -68,8 +68,12 @@ pub(crate) struct Key {
     pub hash: u64,
 }
 
+/// Of the places of entries: only for speed, neither stored nor compared with the statistics.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Version(u32);
+
 /// Two vectors rather than a tree: most maps have few entries, and a tree allocates for eleven.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(from = "Stored<T>", bound(deserialize = "T: Deserialize<'de>"))]
 pub(crate) struct Kept<T> {
     /// Sorted; each key's part is at the same place of `parts`.
@@ -79,6 +83,16 @@ pub(crate) struct Kept<T> {
     /// Entries of `Kind::Other` are not told apart here: their source found them alike when it
     /// ran out of room. Like a level, it holds for every union that has it.
     pub is_folded: bool,
+    version: Version,
+}
+
+impl<T: PartialEq> PartialEq for Kept<T> {
+    fn eq(&self, other: &Self) -> bool {
+        self.keys == other.keys
+            && self.parts == other.parts
+            && self.overflow == other.overflow
+            && self.is_folded == other.is_folded
+    }
 }
 
 #[derive(Deserialize)]
@@ -93,7 +107,7 @@ impl<T> From<Stored<T>> for Kept<T> {
     fn from(stored: Stored<T>) -> Self {
         let (keys, parts) = stored.entries.into_iter().map(|(k, v)| (k, v.0)).unzip();
         let overflow = stored.overflow.map(|o| o.0);
-        Self { keys, parts, overflow, is_folded: stored.is_folded }
+        Self { keys, parts, overflow, is_folded: stored.is_folded, version: Version::default() }
     }
 }
 
@@ -115,7 +129,13 @@ impl<T: Serialize> Serialize for Kept<T> {
 
 impl<T> Default for Kept<T> {
     fn default() -> Self {
-        Self { keys: Vec::new(), parts: Vec::new(), overflow: None, is_folded: false }
+        Self {
+            keys: Vec::new(),
+            parts: Vec::new(),
+            overflow: None,
+            is_folded: false,
+            version: Version::default(),
+        }
     }
 }
 
@@ -172,6 +192,20 @@ impl<T: Part> Kept<T> {
         }
     }
 
+    /// Where an entry is, as long as the version stays the same. `None` for what is in the overflow.
+    pub fn place(&self, key: Key) -> Option<u32> {
+        self.keys.binary_search(&key).ok().and_then(|at| u32::try_from(at).ok())
+    }
+
+    pub fn at(&mut self, place: u32) -> Option<&mut T> {
+        self.parts.get_mut(place as usize)
+    }
+
+    /// Changes with every entry that comes or goes.
+    pub fn version(&self) -> Version {
+        self.version
+    }
+
     /// Grows by a quarter: what is kept is kept for long.
     fn insert(&mut self, at: usize, key: Key, part: T) {
         if self.keys.len() == self.keys.capacity() {
@@ -179,11 +213,13 @@ impl<T: Part> Kept<T> {
             self.keys.reserve_exact(more);
             self.parts.reserve_exact(more);
         }
+        self.version.0 = self.version.0.wrapping_add(1);
         self.keys.insert(at, key);
         self.parts.insert(at, part);
     }
 
     fn remove(&mut self, at: usize) -> (Key, T) {
+        self.version.0 = self.version.0.wrapping_add(1);
         (self.keys.remove(at), self.parts.remove(at))
     }
 

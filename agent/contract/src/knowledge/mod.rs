@@ -299,9 +299,10 @@ fn count_origin(observation: &Observation, origins: &mut Counts<StoredText>) {
 }
 
 fn count_personal(observation: &Observation, counts: &mut BTreeMap<Personal, u64>) {
+    let mut own = [0u32; Personal::ALL.len()];
     let mut count = |class: Option<Personal>| {
-        if let Some(class) = class {
-            *counts.entry(class).or_default() += 1;
+        if let Some(count) = class.and_then(|class| own.get_mut(class as usize)) {
+            *count += 1;
         }
     };
     observation.path.iter().for_each(|s| count(s.token.personal.or(s.value.personal)));
@@ -323,6 +324,9 @@ fn count_personal(observation: &Observation, counts: &mut BTreeMap<Personal, u64
             }),
             _ => {}
         }
+    }
+    for (class, count) in Personal::ALL.into_iter().zip(own).filter(|(_, count)| *count > 0) {
+        *counts.entry(class).or_default() += u64::from(count);
     }
 }
 

@@ -4,11 +4,11 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     depth::Nested,
-    kept::{Bounds, Kept, Part},
+    kept::{Bounds, Kept, Part, Version},
     token::{self, TokenStats},
     value::{NumberStats, ValueStats},
 };
-use crate::observation::{Node, Personal, Token, Value};
+use crate::observation::{Members, Node, Personal, Token, Value};
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct SchemaStats {
@@ -35,6 +35,26 @@ pub(crate) struct ObjectStats {
     /// Objects of which all members were seen: only in these is absence evidence.
     pub closed: u64,
     pub members: Kept<MemberStats>,
+    #[serde(skip)]
+    plan: Plan,
+}
+
+/// Where the members of objects with the same names are counted, so that they need not be looked
+/// up again. Only for speed: it is neither stored nor compared.
+#[derive(Clone, Debug, Default)]
+struct Plan {
+    /// Of [`crate::observation::Names`]; of the objects that came last, and of those that the
+    /// places below are for.
+    latest: u64,
+    names: u64,
+    version: Version,
+    places: Vec<u32>,
+}
+
+impl PartialEq for Plan {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -86,11 +106,7 @@ impl SchemaStats {
                 object.count += 1;
                 object.closed += u64::from(*is_closed);
                 let Some(deeper) = bounds.deeper() else { return };
-                for (name, node) in members {
-                    object.add_member(name, *is_closed, bounds, grown, |s, g| {
-                        s.add(node, deeper, g);
-                    });
-                }
+                object.add_members(members, *is_closed, bounds, deeper, grown);
             }
         }
     }
@@ -141,7 +157,10 @@ impl SchemaStats {
         if let Some(objects) = &mut self.objects {
             match deeper {
                 Some(_) => objects.members.coarsen(bounds),
-                None => objects.members = Kept::default(),
+                None => {
+                    objects.members = Kept::default();
+                    objects.plan = Plan::default();
+                }
             }
         }
     }
@@ -153,7 +172,9 @@ impl SchemaStats {
             + self.arrays.as_ref().map_or(0, |a| {
                 size_of::<ArrayStats>() + a.items.as_ref().map_or(0, |i| i.0.bytes())
             })
-            + self.objects.as_ref().map_or(0, |o| size_of::<ObjectStats>() + o.members.bytes())
+            + self.objects.as_ref().map_or(0, |o| {
+                size_of::<ObjectStats>() + o.members.bytes() + o.plan.places.capacity() * 4
+            })
     }
 
     /// The most frequent class of personal data, where a tenth of the scalars are of it.
@@ -182,6 +203,40 @@ impl ObjectStats {
         member.name.add(name);
         member.present += u64::from(is_closed);
         add(&mut member.schema, grown);
+    }
+
+    fn add_members(
+        &mut self,
+        members: &Members,
+        is_closed: bool,
+        bounds: Bounds,
+        deeper: Bounds,
+        grown: &mut usize,
+    ) {
+        let names = members.names().id();
+        let plan = &self.plan;
+        if names != 0 && plan.names == names && plan.version == self.members.version() {
+            for (place, node) in plan.places.iter().zip(members.values()) {
+                let Some(member) = self.members.at(*place) else { continue };
+                // Of the same token, all but the number is known.
+                member.name.count += 1;
+                member.present += u64::from(is_closed);
+                member.schema.add(node, deeper, grown);
+            }
+            return;
+        }
+        for (name, node) in members.iter() {
+            self.add_member(name, is_closed, bounds, grown, |s, g| s.add(node, deeper, g));
+        }
+        // What comes twice in a row comes again.
+        if names != 0 && std::mem::replace(&mut self.plan.latest, names) == names {
+            let keys = members.names().tokens().iter().map(|name| token::key(name, None));
+            let places: Option<Vec<u32>> = keys.map(|key| self.members.place(key)).collect();
+            if let Some(places) = places {
+                *grown += places.len() * size_of::<u32>();
+                self.plan = Plan { latest: names, names, version: self.members.version(), places };
+            }
+        }
     }
 }
 

@@ -249,7 +249,7 @@ impl ValueStats {
 /// The greater of both texts is kept, whatever the order; nearly always they are equal.
 pub(super) fn keep_greater(own: &mut Option<StoredText>, other: Option<&Text>) {
     if let Some(other) = other
-        && own.as_ref().is_none_or(|own| own.0 < *other)
+        && own.as_ref().is_none_or(|own| own.0 != *other && own.0 < *other)
     {
         *own = Some(StoredText(other.clone()));
     }

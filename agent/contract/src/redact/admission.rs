@@ -2,7 +2,7 @@
 
 use super::{
     Tally,
-    alphabet::{HIGH, Profile},
+    alphabet::{ANY_LETTER, DASH, DIGIT, DOT, HIGH, Profile, UNDERSCORE},
     caller::Caller,
     classify::{Chance, Known, Likeness, classify, likeness},
     detect,
@@ -10,11 +10,11 @@ use super::{
     format,
     intern::Interned,
     keyed_hash::KeyedHash,
-    memo::{Judgement, Memo},
+    memo::{self, Judged, Memo, Print},
     recurrence::{Generations, Seen, Stamp},
     siblings::{Need, PlaceKind, Segments, Values},
 };
-use crate::observation::{Formats, Node, Number, Personal, Shape, Text, Token, TokenHash, Value};
+use crate::observation::{Formats, Number, Personal, Shape, Text, Token, TokenHash, Value};
 
 /// Where a token stands; each place counts recurrence for itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,7 +67,15 @@ impl PathPlace {
         } else {
             PlaceKind::Other
         };
-        Self { key: self.key.rotate_left(23).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ own, kind }
+        // `own` goes through the product: keys of tokens are xored with this, and `a` below `b` is
+        // not `b` below `a`.
+        let key = (self.key ^ own).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        Self { key: key ^ key >> 29, kind }
+    }
+
+    /// Names the place to what is remembered of bodies.
+    pub fn key(self) -> u64 {
+        self.key
     }
 }
 
@@ -131,7 +139,6 @@ pub(super) struct Admission {
     interned: Interned<(Token, Meaning)>,
     /// What `find` found last where nothing is interned.
     latest: Option<Token>,
-    interned_values: Interned<Value>,
     memo: Memo,
     threshold: u32,
     tokens: Generations<Known>,
@@ -147,12 +154,11 @@ impl Admission {
     pub fn new(secret: [u8; 16], threshold: u32, max_tokens: usize, max_values: usize) -> Self {
         let hasher = KeyedHash::new(secret);
         // A seed that nobody knows, and that shows nothing of the secret.
-        let seed = hasher.hash(b"interned");
+        let seed = [hasher.hash(b"interned"), hasher.hash(b"factor")];
         Self {
             hasher,
             interned: Interned::new(seed),
             latest: None,
-            interned_values: Interned::new(seed),
             memo: Memo::default(),
             threshold: threshold.max(1),
             tokens: Generations::new(max_tokens),
@@ -193,6 +199,12 @@ impl Admission {
             tally.mask(class);
         }
         (token, *meaning)
+    }
+
+    /// Changes whenever tokens were forgotten: what is remembered of them elsewhere is to be looked
+    /// up again.
+    pub fn turn(&self) -> u32 {
+        self.tokens.turn()
     }
 
     #[inline(never)]
@@ -276,64 +288,80 @@ impl Admission {
 
     /// A value that is written as a string, under a field of this meaning.
     pub fn value(&mut self, bytes: &[u8], meaning: Meaning, tally: &mut Tally) -> Value {
-        self.describe(bytes, meaning, tally)
+        self.judge(bytes, meaning, tally, |judged| judged.value.clone())
     }
 
-    /// As `value`, straight into its place.
-    pub fn value_into(
+    /// As `value`, without a copy.
+    #[inline]
+    pub fn judge<R>(
         &mut self,
         bytes: &[u8],
         meaning: Meaning,
         tally: &mut Tally,
-        slot: &mut Node,
-    ) {
-        *slot = Node::String(self.describe(bytes, meaning, tally));
-    }
-
-    #[inline(always)]
-    fn describe(&mut self, bytes: &[u8], meaning: Meaning, tally: &mut Tally) -> Value {
-        let may_be_text = meaning.field == Field::Open && meaning.salt != 0;
-        if may_be_text
-            && let Some(value) = self.interned_values.get(meaning.salt, self.values.turn(), bytes)
-        {
-            return value.clone();
-        }
-        let hash = self.hash(bytes);
-        let Judgement { formats, length, personal, number, .. } =
-            match self.memo.get(hash, meaning.field) {
-                Some(judgement) => *judgement,
-                None => self.judge(bytes, hash, meaning.field),
-            };
-        if let Some(class) = personal {
-            tally.mask(class);
-        }
-        let text = if personal.is_none() && may_be_text {
-            self.enumerable(bytes, Profile::of(bytes), hash, meaning)
-        } else {
-            None
+        read: impl FnOnce(&Judged) -> R,
+    ) -> R {
+        let print = Print {
+            bytes: self.interned.fingerprint(bytes),
+            place: memo::place_of(meaning.field, meaning.salt),
         };
-        let value = Value { hash, formats, length, personal, text, number };
-        if let Some(text) = &value.text {
-            self.interned_values.keep(meaning.salt, self.values.turn(), text, value.clone());
+        if let Some(judged) = self.memo.settled(print, self.values.turn()) {
+            if let Some(class) = judged.value.personal {
+                tally.mask(class);
+            }
+            return read(judged);
         }
-        value
+        let judged = self.judge_slowly(print, bytes, meaning, tally);
+        let read = read(&judged);
+        self.memo.keep(print, self.values.turn(), judged);
+        read
     }
 
     #[inline(never)]
-    fn judge(&mut self, bytes: &[u8], hash: TokenHash, field: Field) -> Judgement {
-        let profile = Profile::of(bytes);
-        let personal = personal_class(bytes, profile, field);
-        let formats = format::formats(bytes, profile);
-        let length = u32::try_from(count_characters(bytes, profile)).unwrap_or(u32::MAX);
-        let number = formats.contains(Formats::NUMBER).then(|| number(bytes, hash, personal));
-        let judgement = Judgement { hash, field, formats, length, personal, number };
-        self.memo.keep(judgement);
-        judgement
+    fn judge_slowly(
+        &mut self,
+        print: Print,
+        bytes: &[u8],
+        meaning: Meaning,
+        tally: &mut Tally,
+    ) -> Judged {
+        let mut judged = match self.memo.take(print) {
+            Some(judged) => judged,
+            None => self.look_over(bytes, meaning),
+        };
+        if let Some(class) = judged.value.personal {
+            tally.mask(class);
+        }
+        if judged.may_be_member {
+            judged.value.text = self.enumerable(bytes, judged.value.hash, meaning);
+        }
+        judged
     }
 
-    /// A JSON number.
-    pub fn number(&mut self, bytes: &[u8], meaning: Meaning, tally: &mut Tally) -> Number {
+    fn look_over(&self, bytes: &[u8], meaning: Meaning) -> Judged {
         let hash = self.hash(bytes);
+        let profile = Profile::of(bytes);
+        let personal = personal_class(bytes, profile, meaning.field);
+        let formats = format::formats(bytes, profile);
+        let length = u32::try_from(count_characters(bytes, profile)).unwrap_or(u32::MAX);
+        let number = formats.contains(Formats::NUMBER).then(|| number(bytes, personal));
+        Judged {
+            value: Value { hash, formats, length, personal, text: None, number },
+            may_be_member: personal.is_none()
+                && meaning.field == Field::Open
+                && meaning.salt != 0
+                && is_identifier(bytes, profile),
+            may_name: (1..=64).contains(&length) && !bytes.contains(&b' '),
+        }
+    }
+
+    /// The class of a JSON number.
+    #[inline]
+    pub fn number_class(
+        &mut self,
+        bytes: &[u8],
+        meaning: Meaning,
+        tally: &mut Tally,
+    ) -> Option<Personal> {
         let personal = match meaning.field.personal() {
             Some(class) => Some(class),
             None if bytes.len() >= 11 => {
@@ -345,7 +373,7 @@ impl Admission {
         if let Some(class) = personal {
             tally.mask(class);
         }
-        number(bytes, hash, personal)
+        personal
     }
 
     /// A random value that a header or parameter of any name sends again and again.
@@ -360,19 +388,7 @@ impl Admission {
 
     /// Text of a value that may be a member of an enumeration: an identifier that recurred under
     /// this very field.
-    fn enumerable(
-        &mut self,
-        bytes: &[u8],
-        profile: Profile,
-        hash: TokenHash,
-        meaning: Meaning,
-    ) -> Option<Text> {
-        let is_identifier = profile.length <= 40
-            && bytes.first().is_some_and(u8::is_ascii_alphabetic)
-            && bytes.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-'));
-        if !is_identifier {
-            return None;
-        }
+    fn enumerable(&mut self, bytes: &[u8], hash: TokenHash, meaning: Meaning) -> Option<Text> {
         let key = hash.0 ^ meaning.salt.rotate_left(17);
         // Where nothing more becomes text, what is may stay, and nothing is remembered.
         if self.fields.get(meaning.salt).is_some_and(Values::is_crowded) {
@@ -380,7 +396,7 @@ impl Admission {
         }
         let known = self.values.get_or_insert_with(key, || KnownValue {
             text: None,
-            likeness: likeness(bytes, profile),
+            likeness: likeness(bytes, Profile::of(bytes)),
             seen: Seen::default(),
         });
         if known.text.is_some() {
@@ -397,11 +413,19 @@ impl Admission {
                 && known.seen.note(self.stamp, needed)
                 && (known.likeness == Likeness::Member || field.stay_few())
         };
-        if is_member {
+        // `hash` may be of a value that only has the same fingerprint.
+        if is_member && self.hasher.hash(bytes) == hash.0 {
             known.text = std::str::from_utf8(bytes).ok().map(Text::admit);
         }
         known.text.clone()
     }
+}
+
+/// As names are written in programs, and short.
+fn is_identifier(bytes: &[u8], profile: Profile) -> bool {
+    profile.length <= 40
+        && bytes.first().is_some_and(u8::is_ascii_alphabetic)
+        && profile.is_only(ANY_LETTER | DIGIT | UNDERSCORE | DOT | DASH)
 }
 
 /// Characters of UTF-8; bytes where there is nothing beyond ASCII.
@@ -431,12 +455,12 @@ fn personal_class(bytes: &[u8], profile: Profile, field: Field) -> Option<Person
     }
 }
 
-fn number(bytes: &[u8], hash: TokenHash, personal: Option<Personal>) -> Number {
+/// Of what is written as a number.
+pub(super) fn number(bytes: &[u8], personal: Option<Personal>) -> Number {
     Number {
         is_integer: !bytes.iter().any(|b| matches!(b, b'.' | b'e' | b'E')),
         is_negative: bytes.first() == Some(&b'-'),
         bits: format::magnitude_bits(bytes),
-        hash,
         personal,
     }
 }

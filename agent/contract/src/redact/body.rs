@@ -9,6 +9,7 @@ use super::{
     detect,
     field_name::Field,
     json::{Json, Limits, Parsed},
+    layout::Layouts,
     produced::Produced,
     target::{cut, read_pairs},
 };
@@ -33,8 +34,11 @@ pub(super) struct Reading<'b> {
     pub tally: &'b mut Tally,
     pub produced: Option<&'b mut Produced>,
     pub scratch: &'b mut Vec<u8>,
+    pub layouts: &'b mut Layouts,
     pub limits: Limits,
     pub in_person: bool,
+    /// Which body of which endpoint.
+    pub path: u64,
 }
 
 pub(super) fn read(message: &Message, reading: &mut Reading<'_>) -> BodyShape {
@@ -220,13 +224,17 @@ fn sniff(content: &[u8], is_cut: bool, otherwise: Content, reading: &mut Reading
 }
 
 fn read_json(content: &[u8], is_cut: bool, is_lines: bool, reading: &mut Reading<'_>) -> Content {
-    let json = Json::new(
-        content,
-        reading.admission,
-        reading.tally,
-        reading.produced.as_deref_mut(),
-        reading.limits,
-    );
+    let json = Json {
+        bytes: content,
+        at: Json::start_of(content),
+        admission: reading.admission,
+        tally: reading.tally,
+        produced: reading.produced.as_deref_mut(),
+        layouts: reading.layouts,
+        limits: reading.limits,
+        path: reading.path,
+        stop: None,
+    };
     match json.read(reading.in_person, is_cut, is_lines) {
         Parsed::One(node) => Content::Json(node),
         // Cut before anything could be told.

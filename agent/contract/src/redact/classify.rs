@@ -7,7 +7,7 @@ use super::{
     caller::{self, Caller},
     detect,
     detect::person_name,
-    field_name::{self, Field},
+    field_name,
     person_field,
     recurrence::Seen,
     shape,
@@ -22,12 +22,8 @@ pub(super) struct Known {
     pub personal: Option<Personal>,
     pub text: Option<Text>,
     pub chance: Chance,
-    pub field: Field,
-    pub names_a_thing: bool,
-    pub is_person: bool,
-    pub is_person_collection: bool,
-    pub is_plural: bool,
-    pub caller: Caller,
+    /// Without a salt, which is the token's hash.
+    pub meaning: Meaning,
     pub seen: Seen,
 }
 
@@ -59,16 +55,7 @@ impl Known {
             was_produced: false,
             personal: self.personal,
         };
-        let meaning = Meaning {
-            field: self.field,
-            names_a_thing: self.names_a_thing,
-            is_person: self.is_person,
-            is_person_collection: self.is_person_collection,
-            is_plural: self.is_plural,
-            caller: self.caller,
-            salt: hash.0,
-        };
-        (token, meaning)
+        (token, Meaning { salt: hash.0, ..self.meaning })
     }
 }
 
@@ -131,12 +118,7 @@ pub(super) fn classify(role: Role, bytes: &[u8]) -> Known {
         personal: detect::detect(bytes, profile),
         text: None,
         chance: Chance::Never,
-        field: Field::Open,
-        names_a_thing: false,
-        is_person: false,
-        is_person_collection: false,
-        is_plural: false,
-        caller: Caller::Unknown,
+        meaning: Meaning::NONE,
         seen: Seen::default(),
     };
     // Keys longer than this are data, and would cost more than they tell.
@@ -149,17 +131,17 @@ pub(super) fn classify(role: Role, bytes: &[u8]) -> Known {
         return known;
     }
     if role != Role::Path && role != Role::PathOfPerson {
-        known.field = field_name::classify(&words);
-        known.names_a_thing = field_name::names_a_thing(&words);
-        known.caller = caller::caller(&words);
+        known.meaning.field = field_name::classify(&words);
+        known.meaning.names_a_thing = field_name::names_a_thing(&words);
+        known.meaning.caller = caller::caller(&words);
     }
-    known.is_person = person_field::is_person(&words);
-    known.is_person_collection = vocabulary::is_person_collection(&words);
+    known.meaning.is_person = person_field::is_person(&words);
+    known.meaning.is_person_collection = vocabulary::is_person_collection(&words);
     // A media type or a cookie of everybody's framework is structure at first sight.
     let is_well_known = match role {
         Role::MediaType => super::body::is_well_known(text),
         Role::Cookie | Role::Header => super::header::is_well_known(text),
-        Role::Name => matches!(known.caller, Caller::Key | Caller::Id),
+        Role::Name => matches!(known.meaning.caller, Caller::Key | Caller::Id),
         _ => false,
     };
     if is_well_known {
@@ -167,7 +149,7 @@ pub(super) fn classify(role: Role, bytes: &[u8]) -> Known {
         known.text = Some(Text::admit(text));
         return known;
     }
-    known.is_plural = words.last().is_some_and(|w| w.ends_with('s') || w == "people");
+    known.meaning.is_plural = words.last().is_some_and(|w| w.ends_with('s') || w == "people");
     if known.personal.is_some() {
         return known;
     }

@@ -17,22 +17,23 @@ struct Slot<V> {
 
 pub(super) struct Interned<V> {
     slots: Box<[Option<Slot<V>>]>,
-    seed: u64,
+    seed: [u64; 2],
 }
 
 impl<V> Interned<V> {
-    pub fn new(seed: u64) -> Self {
-        Self { slots: Box::default(), seed }
+    pub fn new(seed: [u64; 2]) -> Self {
+        Self { slots: Box::default(), seed: [seed[0], seed[1] | 1] }
     }
 
+    #[inline]
     pub fn fingerprint(&self, bytes: &[u8]) -> u64 {
-        mix(self.seed, bytes)
+        mix(self.seed, 0, bytes)
     }
 
     /// Where the token would be.
     #[inline]
     pub fn slot(&self, place: u64, bytes: &[u8]) -> usize {
-        let wide = mix(self.seed ^ place, bytes);
+        let wide = mix(self.seed, place, bytes);
         (wide ^ wide >> 32) as usize & (SLOTS - 1)
     }
 
@@ -71,7 +72,7 @@ impl<V> Interned<V> {
 
 /// As `==`, without a call: tokens are short.
 #[inline]
-fn is_same(a: &[u8], b: &[u8]) -> bool {
+pub(super) fn is_same(a: &[u8], b: &[u8]) -> bool {
     let ((a_words, a_tail), (b_words, b_tail)) = (a.as_chunks::<8>(), b.as_chunks::<8>());
     a.len() == b.len()
         && read_tail(a_tail) == read_tail(b_tail)
@@ -81,13 +82,13 @@ fn is_same(a: &[u8], b: &[u8]) -> bool {
             .all(|(a, b)| u64::from_le_bytes(*a) == u64::from_le_bytes(*b))
 }
 
-/// Spreads short tokens; who finds collisions gains nothing.
+/// Spreads short tokens. Both the start and the factor are secret, so that nobody outside can make
+/// two tokens meet.
 #[inline]
-fn mix(seed: u64, bytes: &[u8]) -> u64 {
-    const ODD: u64 = 0x9e37_79b9_7f4a_7c15;
-    let mut state = seed ^ bytes.len() as u64;
+fn mix([seed, factor]: [u64; 2], place: u64, bytes: &[u8]) -> u64 {
+    let mut state = seed ^ place ^ bytes.len() as u64;
     let mut fold = |word: u64| {
-        let wide = u128::from(state ^ word) * u128::from(ODD);
+        let wide = u128::from(state ^ word) * u128::from(factor);
         state = wide as u64 ^ (wide >> 64) as u64;
     };
     let (words, tail) = bytes.as_chunks::<8>();

@@ -5,13 +5,15 @@
 
 use super::{
     Tally,
-    admission::{Admission, Meaning, Role},
+    admission::{Admission, Meaning, Role, number},
     alphabet::hex_digit,
     field_name::Field,
     format,
+    intern::is_same,
+    layout::{Layout, Layouts, Place, tells_of_person},
     produced::Produced,
 };
-use crate::observation::{Node, Number, Personal, Token};
+use crate::observation::{Members, Node, Number, Personal, Text, Token};
 
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits {
@@ -28,7 +30,7 @@ pub(super) enum Parsed {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stop {
+pub(super) enum Stop {
     /// The text ended inside a value.
     End,
     /// The text is not JSON.
@@ -42,8 +44,11 @@ pub(super) struct Json<'a, 'b> {
     pub tally: &'b mut Tally,
     /// Where values that the service hands out are remembered; `None` for requests.
     pub produced: Option<&'b mut Produced>,
+    pub layouts: &'b mut Layouts,
     pub limits: Limits,
-    stop: Option<Stop>,
+    /// Which body of which endpoint this is.
+    pub path: u64,
+    pub stop: Option<Stop>,
 }
 
 /// Room that an object gets with its first member; most have fewer.
@@ -57,36 +62,72 @@ struct Raw {
     is_escaped: bool,
 }
 
-/// What stands around a value.
-#[derive(Clone, Copy)]
-struct Place {
-    depth: u32,
-    meaning: Meaning,
-    /// What is described here is a person.
+/// An object while it is read.
+#[derive(Default)]
+struct Building {
+    names: Vec<Token>,
+    places: Vec<Place>,
+    values: Vec<Node>,
+    /// Hashes of the names so far, six bits of each: most names are surely no duplicates.
+    seen: u64,
     in_person: bool,
-    /// The keys of this object name persons (`{"users": {"kim": ...}}`).
-    keys_name_persons: bool,
+    unsure_name: Option<usize>,
+    has_twins: bool,
+    left_out: bool,
+}
+
+impl Building {
+    fn note(&mut self, token: &Token, meaning: Meaning) {
+        self.seen |= 1 << (token.hash.0 & 63);
+        self.in_person |= tells_of_person(meaning.field);
+    }
+
+    /// The first `count` members were those of `kind`.
+    fn resume(&mut self, kind: &Layout, count: usize, in_person: bool) {
+        self.in_person = in_person;
+        for (at, (token, place)) in
+            kind.names.tokens().iter().zip(&kind.places).take(count).enumerate()
+        {
+            self.note(token, place.meaning);
+            if place.meaning.field == Field::Name {
+                self.unsure_name = Some(at);
+            }
+        }
+    }
+
+    /// Of duplicate keys the last one counts, as nearly every parser has it.
+    fn twin(&self, token: &Token) -> Option<usize> {
+        if self.seen & 1 << (token.hash.0 & 63) == 0 {
+            return None;
+        }
+        self.names.iter().position(|name| name.hash == token.hash)
+    }
+}
+
+/// How the members of an object that was compared with others came to an end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ending {
+    Closed,
+    /// It goes on with a name, of another kind.
+    Differs,
+    Stopped,
 }
 
 impl<'a, 'b> Json<'a, 'b> {
-    pub fn new(
-        bytes: &'a [u8],
-        admission: &'b mut Admission,
-        tally: &'b mut Tally,
-        produced: Option<&'b mut Produced>,
-        limits: Limits,
-    ) -> Self {
+    /// Where the text begins.
+    pub fn start_of(bytes: &[u8]) -> usize {
         // RFC 8259 section 8.1: a byte order mark may be ignored. `)]}'` guards against inclusion.
-        let at = [&b"\xef\xbb\xbf"[..], b")]}',", b")]}'"]
+        [&b"\xef\xbb\xbf"[..], b")]}',", b")]}'"]
             .iter()
             .find(|prefix| bytes.starts_with(prefix))
-            .map_or(0, |prefix| prefix.len());
-        Self { bytes, at, admission, tally, produced, limits, stop: None }
+            .map_or(0, |prefix| prefix.len())
     }
 
     /// Reads everything. `is_cut`: the text is a prefix of what was sent.
     pub fn read(mut self, in_person: bool, is_cut: bool, may_be_lines: bool) -> Parsed {
-        let place = Place { depth: 0, meaning: Meaning::NONE, in_person, keys_name_persons: false };
+        let path = self.path;
+        let place =
+            Place { depth: 0, meaning: Meaning::NONE, in_person, keys_name_persons: false, path };
         let mut nodes = Vec::new();
         let mut count = 0usize;
         loop {
@@ -98,7 +139,7 @@ impl<'a, 'b> Json<'a, 'b> {
             let mut node = None;
             if count < self.limits.items {
                 let mut slot = Node::Null;
-                if self.value(place, &mut slot) {
+                if self.value(&place, &mut slot) {
                     node = Some(slot);
                 }
             } else {
@@ -150,7 +191,7 @@ impl<'a, 'b> Json<'a, 'b> {
 
     /// Reads one value into `slot`, where it stays: nodes are large, and moving them about costs
     /// more than reading them. False where there was none, and the slot says nothing then.
-    fn value(&mut self, place: Place, slot: &mut Node) -> bool {
+    fn value(&mut self, place: &Place, slot: &mut Node) -> bool {
         match self.peek() {
             Some(b'"') => return self.string_value(place.meaning, slot),
             Some(b'-' | b'0'..=b'9' | b'N' | b'I') => {
@@ -160,7 +201,7 @@ impl<'a, 'b> Json<'a, 'b> {
                 let is_object = self.peek() == Some(b'{');
                 self.skip_value(Meaning::NONE);
                 *slot = if is_object {
-                    Node::Object { members: Vec::new(), is_closed: false }
+                    Node::Object { members: Members::own(Vec::new(), Vec::new()), is_closed: false }
                 } else {
                     Node::Array { items: Vec::new(), length: 0, is_closed: false }
                 };
@@ -189,127 +230,234 @@ impl<'a, 'b> Json<'a, 'b> {
         false
     }
 
-    fn object(&mut self, place: Place) -> Node {
+    fn object(&mut self, place: &Place) -> Node {
         self.at += 1;
-        let mut members: Vec<(Token, Node)> = Vec::new();
-        let mut is_closed = false;
-        let mut left_out = false;
-        let mut in_person = place.in_person;
-        let mut unsure_name = None;
-        let mut is_first = true;
-        while self.stop.is_none() {
-            self.skip_blank();
-            match self.peek() {
-                Some(b'}') => {
-                    self.at += 1;
-                    is_closed = true;
-                    break;
-                }
-                Some(b',') if !is_first => {
-                    self.at += 1;
-                    self.skip_blank();
-                }
-                Some(b'"') if is_first => {}
-                _ => {
-                    self.halt(Stop::Bad);
-                    break;
-                }
+        let turn = self.admission.turn();
+        let (mut kinds, mut index) = self.layouts.take(place, turn);
+        let mut building = Building::default();
+        let mut ending = Ending::Differs;
+        let mut is_at_name = false;
+        while let Some(at) = index
+            && let Some(kind) = kinds.get(at)
+        {
+            if building.values.capacity() == 0 {
+                building.values.reserve(kind.places.len());
             }
-            is_first = false;
-            let Some(raw) = self.key() else { break };
-            let role = if place.keys_name_persons { Role::NameOfPerson } else { Role::Name };
-            let unescaped = if raw.is_escaped { self.unescape(raw) } else { Vec::new() };
-            let bytes = if raw.is_escaped { &unescaped } else { slice(self.bytes, raw) };
-            let (token, meaning) = self.admission.find(role, bytes, self.tally);
-            if self.at >= self.bytes.len() {
-                self.stop = Some(Stop::End);
-                break;
+            ending = self.compare(kind, is_at_name, &mut building.values);
+            let count = building.values.len();
+            if ending == Ending::Closed && count == kind.places.len() {
+                let names = kind.names.clone();
+                building.resume(kind, count, place.in_person);
+                kinds.swap(0, at);
+                self.layouts.put(place, kinds);
+                return self.finish(building, true, |b| Members::shared(names, b.values));
             }
-            in_person |= meaning.field.personal().is_some_and(|class| {
-                matches!(
-                    class,
-                    Personal::Email | Personal::BirthDate | Personal::Ssn | Personal::Password
-                )
-            });
-            let mut meaning = meaning;
-            if meaning.field == Field::Name && in_person {
-                meaning.field = Field::Personal(Personal::Name);
-            }
-            // Of duplicate keys the last one counts, as nearly every parser has it.
-            let twin = members.iter().position(|(t, _)| t.hash == token.hash);
-            let is_left_out = twin.is_none() && members.len() >= self.limits.members;
-            if twin.is_none() && !is_left_out {
-                if members.is_empty() {
-                    members.reserve(USUAL_MEMBERS);
-                }
-                // Made in its place, which `push` does not do.
-                members.resize_with(members.len() + 1, || (token.clone(), Node::Null));
-            }
-            if is_left_out {
-                left_out = true;
-                self.skip_value(meaning);
-                continue;
-            }
-            let inner = Place {
-                depth: place.depth + 1,
-                meaning,
-                in_person: in_person || meaning.is_person,
-                keys_name_persons: meaning.is_person_collection
-                    && meaning.is_person
-                    && meaning.is_plural,
+            is_at_name = ending == Ending::Differs;
+            let next = if is_at_name {
+                Layouts::find_like(&kinds, at, count, place, turn)
+            } else {
+                None
             };
-            let index = twin.unwrap_or(members.len().saturating_sub(1));
-            if let Some(twin) = twin {
-                let mut node = Node::Null;
-                if !self.value(inner, &mut node) {
-                    break;
-                }
-                if let Some((_, slot)) = members.get_mut(twin) {
-                    *slot = node;
-                }
-            } else if let Some((_, slot)) = members.last_mut()
-                && !self.value(inner, slot)
-            {
-                members.pop();
-                break;
+            if next.is_none() {
+                building.resume(kind, count, place.in_person);
+                building.names = kind.names.tokens().get(..count).unwrap_or_default().to_vec();
+                building.places = kind.places.get(..count).unwrap_or_default().to_vec();
             }
-            if meaning.field == Field::Name {
-                unsure_name = Some(index);
-            }
+            index = next;
         }
-        if in_person
-            && let Some((_, Node::String(name))) = unsure_name.and_then(|i| members.get_mut(i))
+        let is_closed = match ending {
+            Ending::Closed => true,
+            Ending::Stopped => false,
+            Ending::Differs => {
+                building.in_person |= place.in_person;
+                self.read_members(place, is_at_name, &mut building)
+            }
+        };
+        let names = std::mem::take(&mut building.names);
+        let is_regular = is_closed && !building.has_twins && !building.left_out;
+        let shared = if is_regular && self.admission.turn() == turn {
+            let places = std::mem::take(&mut building.places);
+            Layouts::learn(&mut kinds, place, turn, names, places)
+        } else {
+            Err(names)
+        };
+        self.layouts.put(place, kinds);
+        self.finish(building, is_closed, |b| match shared {
+            Ok(names) => Members::shared(names, b.values),
+            Err(names) => Members::own(names, b.values),
+        })
+    }
+
+    fn finish(
+        &mut self,
+        mut building: Building,
+        is_closed: bool,
+        members: impl FnOnce(Building) -> Members,
+    ) -> Node {
+        if building.in_person
+            && let Some(Node::String(name)) =
+                building.unsure_name.and_then(|i| building.values.get_mut(i))
             && name.personal.is_none()
         {
             name.personal = Some(Personal::Name);
             self.tally.mask(Personal::Name);
         }
-        Node::Object { members, is_closed: is_closed && !left_out }
+        let is_closed = is_closed && !building.left_out;
+        Node::Object { members: members(building), is_closed }
     }
 
-    /// A member's key and its colon.
-    fn key(&mut self) -> Option<Raw> {
-        if self.peek() != Some(b'"') {
-            self.halt(Stop::Bad);
-            return None;
+    /// Reads members as long as they are those of `kind`, from the one after the last of `values`.
+    fn compare(&mut self, kind: &Layout, is_at_name: bool, values: &mut Vec<Node>) -> Ending {
+        let mut is_at_name = is_at_name;
+        loop {
+            if !std::mem::take(&mut is_at_name) {
+                match self.next_name(values.is_empty()) {
+                    Some(true) => {}
+                    Some(false) => return Ending::Closed,
+                    None => return Ending::Stopped,
+                }
+            }
+            let at = values.len();
+            let name = kind.names.tokens().get(at).and_then(|name| name.text.as_ref());
+            let (Some(name), Some(place)) = (name.map(Text::as_str), kind.places.get(at)) else {
+                return Ending::Differs;
+            };
+            // What was admitted needs no escapes, so that it is written as it is or is another.
+            let length = name.len();
+            let text = self.bytes.get(self.at + 1..).unwrap_or_default();
+            let is_it = text.get(length) == Some(&b'"')
+                && text.get(..length).is_some_and(|text| is_same(text, name.as_bytes()));
+            if !is_it {
+                return Ending::Differs;
+            }
+            self.at += length + 2;
+            if !self.colon() {
+                return Ending::Stopped;
+            }
+            values.push(Node::Null);
+            if let Some(slot) = values.last_mut()
+                && !self.value(place, slot)
+            {
+                values.pop();
+                return Ending::Stopped;
+            }
+            if self.stop.is_some() {
+                return Ending::Stopped;
+            }
         }
-        let raw = self.string()?;
+    }
+
+    /// To the quote of the next name: true; past the brace that ends the object: false.
+    #[inline]
+    fn next_name(&mut self, is_first: bool) -> Option<bool> {
+        self.skip_blank();
+        match self.peek() {
+            Some(b'}') => {
+                self.at += 1;
+                return Some(false);
+            }
+            Some(b',') if !is_first => {
+                self.at += 1;
+                self.skip_blank();
+                if self.peek() == Some(b'"') {
+                    return Some(true);
+                }
+            }
+            Some(b'"') if is_first => return Some(true),
+            _ => {}
+        }
+        self.halt(Stop::Bad);
+        None
+    }
+
+    /// To the value behind a name.
+    #[inline]
+    fn colon(&mut self) -> bool {
         self.skip_blank();
         if self.peek() != Some(b':') {
             self.halt(Stop::Bad);
-            return None;
+            return false;
         }
         self.at += 1;
         self.skip_blank();
-        Some(raw)
+        if self.at >= self.bytes.len() {
+            self.stop = Some(Stop::End);
+        }
+        self.stop.is_none()
     }
 
-    fn array(&mut self, place: Place) -> Node {
+    /// Reads the members that are left. True where the object was seen to end.
+    fn read_members(&mut self, place: &Place, is_at_name: bool, into: &mut Building) -> bool {
+        let mut is_at_name = is_at_name;
+        let mut is_first = into.values.is_empty();
+        let role = if place.keys_name_persons { Role::NameOfPerson } else { Role::Name };
+        while self.stop.is_none() {
+            if !std::mem::take(&mut is_at_name) {
+                match self.next_name(is_first) {
+                    Some(true) => {}
+                    Some(false) => return true,
+                    None => break,
+                }
+            }
+            is_first = false;
+            let Some(raw) = self.string() else { break };
+            if !self.colon() {
+                break;
+            }
+            let unescaped = if raw.is_escaped { self.unescape(raw) } else { Vec::new() };
+            let bytes = if raw.is_escaped { &unescaped } else { slice(self.bytes, raw) };
+            let (token, mut meaning) = self.admission.token(role, bytes, self.tally);
+            let twin = into.twin(&token);
+            into.note(&token, meaning);
+            if meaning.field == Field::Name && into.in_person {
+                meaning.field = Field::Personal(Personal::Name);
+            }
+            if twin.is_none() && into.values.len() >= self.limits.members {
+                into.left_out = true;
+                self.skip_value(meaning);
+                continue;
+            }
+            let inner = place.member(&token, meaning, into.in_person);
+            let index = twin.unwrap_or(into.values.len());
+            if let Some(twin) = twin {
+                into.has_twins = true;
+                let mut node = Node::Null;
+                if !self.value(&inner, &mut node) {
+                    break;
+                }
+                if let Some(slot) = into.values.get_mut(twin) {
+                    *slot = node;
+                }
+            } else {
+                if into.values.is_empty() {
+                    into.names.reserve(USUAL_MEMBERS);
+                    into.places.reserve(USUAL_MEMBERS);
+                    into.values.reserve(USUAL_MEMBERS);
+                }
+                into.names.push(token);
+                into.places.push(inner);
+                into.values.push(Node::Null);
+                if let Some(slot) = into.values.last_mut()
+                    && !self.value(&inner, slot)
+                {
+                    into.names.pop();
+                    into.values.pop();
+                    break;
+                }
+            }
+            if meaning.field == Field::Name {
+                into.unsure_name = Some(index);
+            }
+        }
+        false
+    }
+
+    fn array(&mut self, place: &Place) -> Node {
         self.at += 1;
         let mut items = Vec::new();
         let mut length = 0u32;
         let mut is_closed = false;
-        let inner = Place { depth: place.depth + 1, keys_name_persons: false, ..place };
+        let inner = place.item();
         while self.stop.is_none() {
             self.skip_blank();
             match self.peek() {
@@ -337,7 +485,7 @@ impl<'a, 'b> Json<'a, 'b> {
             }
             items.resize_with(items.len() + 1, || Node::Null);
             if let Some(slot) = items.last_mut()
-                && !self.value(inner, slot)
+                && !self.value(&inner, slot)
             {
                 items.pop();
                 break;
@@ -351,70 +499,73 @@ impl<'a, 'b> Json<'a, 'b> {
         let Some(raw) = self.string() else { return false };
         let unescaped = if raw.is_escaped { self.unescape(raw) } else { Vec::new() };
         let bytes = if raw.is_escaped { &unescaped } else { slice(self.bytes, raw) };
-        self.admission.value_into(bytes, meaning, self.tally, slot);
-        if let Some(produced) = self.produced.as_deref_mut()
-            && let Node::String(value) = slot
-            && (1..=64).contains(&value.length)
-            && (value.length >= 3 || meaning.names_a_thing)
-            && (raw.is_escaped || !bytes.contains(&b' '))
-        {
-            produced.insert(value.hash.0);
+        let is_produced = self.produced.is_some();
+        let produced = self.admission.judge(bytes, meaning, self.tally, |judged| {
+            let value = &judged.value;
+            *slot = Node::String(value.clone());
+            let names = is_produced
+                && judged.may_name
+                && (value.length >= 3 || meaning.names_a_thing);
+            names.then_some(value.hash.0)
+        });
+        if let Some(hash) = produced {
+            self.remember(hash);
         }
         true
     }
 
     fn number_value(&mut self, meaning: Meaning, depth: u32, slot: &mut Node) -> bool {
         let rest = self.bytes.get(self.at..).unwrap_or_default();
-        let digits = format::count_digits(rest.get(..20).unwrap_or(rest));
-        let is_plain = (1..=19).contains(&digits)
-            && (digits == 1 || rest.first() != Some(&b'0'))
-            && matches!(rest.get(digits), Some(b',' | b'}' | b']' | b' ' | b'\n' | b'\r'));
-        let end = if is_plain {
-            digits
-        } else {
-            rest.iter()
-                .position(|b| !(b.is_ascii_alphanumeric() || matches!(b, b'+' | b'-' | b'.')))
-                .unwrap_or(rest.len())
+        let (number, end) = match plain_number(rest) {
+            Some(plain) => plain,
+            None => match self.odd_number(rest, depth) {
+                Some(number) => number,
+                None => return false,
+            },
         };
         let text = rest.get(..end).unwrap_or_default();
         self.at += end;
-        if !is_plain && !format::is_number(text) {
-            if end == rest.len() {
-                // Cut in the middle, where nothing more can be said; or a bare word at the end.
-                self.stop = Some(Stop::End);
-                return false;
-            }
-            // What Python and JavaScript write for numbers that JSON does not have.
-            if matches!(text, b"NaN" | b"Infinity" | b"-Infinity") {
-                let hash = self.admission.hash(text);
-                let is_negative = text.first() == Some(&b'-');
-                *slot = Node::Number(Number {
-                    is_integer: false,
-                    is_negative,
-                    bits: 0,
-                    hash,
-                    personal: None,
-                });
-                return true;
-            }
-            self.stop = Some(Stop::Bad);
-            return false;
-        }
-        if end == rest.len() && depth > 0 {
-            // The brackets around it are open, so the text was cut, perhaps inside the number.
-            self.stop = Some(Stop::End);
-            return false;
-        }
-        let number = self.admission.number(text, meaning, self.tally);
-        if let Some(produced) = self.produced.as_deref_mut()
+        let personal = self.admission.number_class(text, meaning, self.tally);
+        if self.produced.is_some()
             && number.is_integer
             // Small integers coincide with counts and flags, so only ids among them say anything.
             && (text.len() >= 5 || meaning.names_a_thing)
         {
-            produced.insert(number.hash.0);
+            let hash = self.admission.hash(text);
+            self.remember(hash.0);
         }
-        *slot = Node::Number(number);
+        *slot = Node::Number(Number { personal, ..number });
         true
+    }
+
+    /// A number that is not written as most are, and its length.
+    #[cold]
+    fn odd_number(&mut self, rest: &[u8], depth: u32) -> Option<(Number, usize)> {
+        let end = rest
+            .iter()
+            .position(|b| !(b.is_ascii_alphanumeric() || matches!(b, b'+' | b'-' | b'.')))
+            .unwrap_or(rest.len());
+        let text = rest.get(..end).unwrap_or_default();
+        if !format::is_number(text) {
+            // What Python and JavaScript write for numbers that JSON does not have.
+            let is_special = matches!(text, b"NaN" | b"Infinity" | b"-Infinity");
+            if end < rest.len() && is_special {
+                let is_negative = text.first() == Some(&b'-');
+                let number = Number { is_integer: false, is_negative, bits: 0, personal: None };
+                return Some((number, end));
+            }
+            // Cut in the middle, where nothing more can be said; or a bare word at the end.
+            self.stop = Some(if end == rest.len() { Stop::End } else { Stop::Bad });
+            self.at += end;
+            return None;
+        }
+        if end == rest.len() && depth > 0 {
+            // The brackets around it are open, so the text was cut, perhaps inside the number.
+            self.stop = Some(Stop::End);
+            self.at += end;
+            return None;
+        }
+        Some((number(text, None), end))
     }
 
     fn string(&mut self) -> Option<Raw> {
@@ -536,6 +687,37 @@ impl<'a, 'b> Json<'a, 'b> {
             produced.insert(hash);
         }
     }
+}
+
+/// A number of at most 19 digits before the point, no exponent, and a delimiter behind it: nearly
+/// all are. Also its length.
+#[inline]
+fn plain_number(bytes: &[u8]) -> Option<(Number, usize)> {
+    let is_negative = bytes.first() == Some(&b'-');
+    let start = usize::from(is_negative);
+    let (mut value, mut end) = (0u64, start);
+    while let Some(digit) = bytes.get(end).map(|b| b.wrapping_sub(b'0')).filter(|d| *d <= 9) {
+        if end - start >= 19 {
+            return None;
+        }
+        value = value * 10 + u64::from(digit);
+        end += 1;
+    }
+    if end == start || (end - start > 1 && bytes.get(start) == Some(&b'0')) {
+        return None;
+    }
+    let mut is_integer = true;
+    if bytes.get(end) == Some(&b'.') {
+        let places = format::count_digits(bytes.get(end + 1..).unwrap_or_default());
+        if places == 0 {
+            return None;
+        }
+        end += 1 + places;
+        is_integer = false;
+    }
+    let bits = (u64::BITS - value.leading_zeros()) as u8;
+    matches!(bytes.get(end), Some(b',' | b'}' | b']' | b' ' | b'\n' | b'\r'))
+        .then_some((Number { is_integer, is_negative, bits, personal: None }, end))
 }
 
 fn slice(bytes: &[u8], raw: Raw) -> &[u8] {

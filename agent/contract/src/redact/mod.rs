@@ -24,6 +24,7 @@ mod header;
 mod intern;
 mod json;
 mod keyed_hash;
+mod layout;
 mod memo;
 mod person_field;
 mod produced;
@@ -41,6 +42,7 @@ use stoa_wire::exchange::{Exchange, Incomplete, Request, Response};
 use crate::observation::{BodyShape, Method, Observation, Personal, ResponseShape, Text};
 use admission::{Admission, Role};
 use json::Limits;
+use layout::Layouts;
 use produced::Produced;
 use recurrence::Stamp;
 
@@ -98,33 +100,6 @@ struct Tally {
     malformed: u64,
 }
 
-const CLASSES: [Personal; 24] = [
-    Personal::Email,
-    Personal::Phone,
-    Personal::Card,
-    Personal::Ssn,
-    Personal::Ipv4,
-    Personal::Ipv6,
-    Personal::Iban,
-    Personal::NationalId,
-    Personal::MacAddress,
-    Personal::Coordinates,
-    Personal::BirthDate,
-    Personal::Name,
-    Personal::Address,
-    Personal::Username,
-    Personal::Jwt,
-    Personal::Bearer,
-    Personal::Basic,
-    Personal::Cookie,
-    Personal::ApiKey,
-    Personal::CloudKey,
-    Personal::PrivateKey,
-    Personal::Password,
-    Personal::Secret,
-    Personal::FreeText,
-];
-
 impl Tally {
     fn mask(&mut self, class: Personal) {
         if let Some(count) = self.masked.get_mut(class as usize) {
@@ -139,6 +114,7 @@ pub struct Redactor {
     admission: Admission,
     produced: Produced,
     tally: Tally,
+    layouts: Layouts,
     limits: Limits,
     scratch: Vec<u8>,
 }
@@ -156,6 +132,7 @@ impl Redactor {
             ),
             produced: Produced::new(size(config.max_produced)),
             tally: Tally::default(),
+            layouts: Layouts::default(),
             limits: Limits {
                 depth: config.max_json_depth.min(128),
                 members: size(config.max_members),
@@ -180,8 +157,11 @@ impl Redactor {
         let mut headers = header::read_request(&request.message, admission, tally);
         headers.credentials.extend(query.credentials);
         let origin = self.origin(request, &target);
-        let request_body = self.body(&request.message, path.is_of_persons, false);
-        let response = exchange.response.as_ref().map(|r| self.response(r, path.is_of_persons));
+        // Bodies are alike where method, names in the path and status are.
+        let place = path.place ^ (method as u64) << 32;
+        let request_body = self.body(&request.message, path.is_of_persons, place, false);
+        let response =
+            exchange.response.as_ref().map(|r| self.response(r, path.is_of_persons, place));
         Some(Observation {
             at: exchange.started / 1_000_000_000,
             latency_us: u32::try_from(exchange.ended.saturating_sub(exchange.started) / 1000)
@@ -209,7 +189,7 @@ impl Redactor {
     /// What was masked and withheld since the redactor was made.
     pub fn counters(&self) -> Counters {
         Counters {
-            masked: CLASSES
+            masked: Personal::ALL
                 .iter()
                 .map(|class| (*class, self.tally.masked.get(*class as usize).copied().unwrap_or(0)))
                 .filter(|(_, count)| *count > 0)
@@ -241,6 +221,7 @@ impl Redactor {
         &mut self,
         message: &stoa_wire::exchange::Message,
         in_person: bool,
+        path: u64,
         is_produced: bool,
     ) -> BodyShape {
         body::read(
@@ -250,20 +231,23 @@ impl Redactor {
                 tally: &mut self.tally,
                 produced: is_produced.then_some(&mut self.produced),
                 scratch: &mut self.scratch,
+                layouts: &mut self.layouts,
                 limits: self.limits,
                 in_person,
+                path,
             },
         )
     }
 
-    fn response(&mut self, response: &Response, in_person: bool) -> ResponseShape {
+    fn response(&mut self, response: &Response, in_person: bool, place: u64) -> ResponseShape {
         let is_success = (200..300).contains(&response.status);
         let headers =
             header::read_response(&response.message, &mut self.admission, &mut self.tally);
         if let Some(location) = response.message.header("location") {
             self.remember_location(location);
         }
-        let body = self.body(&response.message, in_person, is_success);
+        let place = place ^ u64::from(response.status) << 40;
+        let body = self.body(&response.message, in_person, place, is_success);
         ResponseShape { status: response.status, headers, body }
     }
 

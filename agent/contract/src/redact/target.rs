@@ -66,6 +66,8 @@ pub(super) struct Path {
     pub segments: Vec<PathSegment>,
     pub has_trailing_slash: bool,
     pub is_of_persons: bool,
+    /// Equal where the texts of the segments are.
+    pub place: u64,
 }
 
 const MAX_SEGMENTS: usize = 64;
@@ -130,7 +132,7 @@ pub(super) fn read_path(
         .find(|(_, is_word)| *is_word)
         .is_some_and(|(is_collection, _)| *is_collection);
     let has_trailing_slash = has_trailing_slash && !segments.is_empty();
-    Path { segments, has_trailing_slash, is_of_persons }
+    Path { segments, has_trailing_slash, is_of_persons, place: place.key() }
 }
 
 fn path_value(stem: &[u8], token: &Token) -> Value {
@@ -140,7 +142,6 @@ fn path_value(stem: &[u8], token: &Token) -> Value {
         is_integer: formats.contains(Formats::INTEGER),
         is_negative: stem.first() == Some(&b'-'),
         bits: format::magnitude_bits(stem),
-        hash: token.hash,
         personal: token.personal,
     });
     Value {

@@ -51,7 +51,7 @@ fn member_text(seen: &Observation, wanted: usize) -> (Option<String>, Option<Str
     let Content::Json(Node::Object { members, .. }) = &seen.request.content else {
         panic!("an object")
     };
-    let (token, node) = &members[wanted];
+    let (token, node) = members.iter().nth(wanted).expect("a member");
     let value = if let Node::String(value) = node { value.text.as_ref() } else { None };
     (token.text.as_ref().map(|t| t.as_str().to_owned()), value.map(|t| t.as_str().to_owned()))
 }

@@ -172,7 +172,7 @@ fn value_texts(field: &str, value: &str, others: &[&str]) -> usize {
             let Content::Json(Node::Object { members, .. }) = &seen.request.content else {
                 panic!("an object")
             };
-            let Some((_, Node::String(found))) = members.first() else { panic!("a string") };
+            let Some((_, Node::String(found))) = members.iter().next() else { panic!("a string") };
             count += usize::from(*one == value && found.text.is_some());
         }
     }

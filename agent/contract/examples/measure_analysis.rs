@@ -1,9 +1,14 @@
-//! Prints what one exchange costs in `redact`: two JSON bodies of about 1 KB, a path, a query,
-//! a few headers.
+//! Prints what one exchange costs in `redact`, and in `redact` and `knowledge` together: two JSON
+//! bodies of about 1 KB, a path, a query, a few headers.
+//! Argument: thousands of exchanges a round (20); one for `valgrind --tool=callgrind`, which counts
+//! instructions however busy the machine is.
 
 use std::{hint::black_box, time::Instant};
 
-use stoa_contract::redact::{RedactConfig, Redactor};
+use stoa_contract::{
+    knowledge::{Knowledge, Limits},
+    redact::{RedactConfig, Redactor},
+};
 use stoa_wire::{
     exchange::{Body, Exchange, Header, Message, Request, Response},
     segment::{Endpoints, FlowId},
@@ -94,18 +99,28 @@ fn main() {
         .filter_map(|e| e.request.as_ref())
         .map(|r| r.message.body.content.len())
         .sum();
+    println!("two bodies of {} bytes", bytes / exchanges.len());
+    let rounds: u32 = std::env::args().nth(1).and_then(|n| n.parse().ok()).unwrap_or(20);
     let mut redactor = Redactor::new([7; 16], RedactConfig::default());
+    let mut knowledge = Knowledge::new(Limits::default());
+    let count = u128::from(rounds) * exchanges.len() as u128;
     for round in 0..5 {
         let begin = Instant::now();
-        for _ in 0..20 {
+        for _ in 0..rounds {
             for exchange in &exchanges {
                 black_box(redactor.observe(black_box(exchange)));
             }
         }
-        let each = begin.elapsed().as_nanos() / (20 * exchanges.len() as u128);
-        println!(
-            "round {round}: {each} ns an exchange (two bodies of {} bytes)",
-            bytes / exchanges.len()
-        );
+        let redact = begin.elapsed().as_nanos() / count;
+        let begin = Instant::now();
+        for _ in 0..rounds {
+            for exchange in &exchanges {
+                if let Some(observation) = redactor.observe(black_box(exchange)) {
+                    knowledge.record("shop", "node", 3600, black_box(&observation));
+                }
+            }
+        }
+        let both = begin.elapsed().as_nanos() / count;
+        println!("round {round}: {redact} ns an exchange to redact, {both} with recording");
     }
 }
