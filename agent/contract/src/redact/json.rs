@@ -9,11 +9,10 @@ use super::{
     alphabet::hex_digit,
     field_name::Field,
     format,
-    intern::is_same,
-    layout::{Layout, Layouts, Place, tells_of_person},
+    layout::{After, Layout, Layouts, Place, tells_of_person},
     produced::Produced,
 };
-use crate::observation::{Members, Node, Number, Personal, Text, Token};
+use crate::observation::{Members, Node, Number, Personal, Token};
 
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits {
@@ -70,8 +69,7 @@ struct Building {
     values: Vec<Node>,
     /// Hashes of the names so far, six bits of each: most names are surely no duplicates.
     seen: u64,
-    in_person: bool,
-    unsure_name: Option<usize>,
+    after: After,
     has_twins: bool,
     left_out: bool,
 }
@@ -79,18 +77,20 @@ struct Building {
 impl Building {
     fn note(&mut self, token: &Token, meaning: Meaning) {
         self.seen |= 1 << (token.hash.0 & 63);
-        self.in_person |= tells_of_person(meaning.field);
+        self.after.in_person |= tells_of_person(meaning.field);
     }
 
     /// The first `count` members were those of `kind`.
     fn resume(&mut self, kind: &Layout, count: usize, in_person: bool) {
-        self.in_person = in_person;
+        self.names = kind.names.tokens().get(..count).unwrap_or_default().to_vec();
+        self.places = kind.places.get(..count).unwrap_or_default().to_vec();
+        self.after.in_person = in_person;
         for (at, (token, place)) in
             kind.names.tokens().iter().zip(&kind.places).take(count).enumerate()
         {
             self.note(token, place.meaning);
             if place.meaning.field == Field::Name {
-                self.unsure_name = Some(at);
+                self.after.unsure_name = Some(at);
             }
         }
     }
@@ -233,77 +233,68 @@ impl<'a, 'b> Json<'a, 'b> {
     fn object(&mut self, place: &Place) -> Node {
         self.at += 1;
         let turn = self.admission.turn();
-        let (mut kinds, mut index) = self.layouts.take(place, turn);
+        let mut kind = self.layouts.take(place, turn);
         let mut building = Building::default();
         let mut ending = Ending::Differs;
         let mut is_at_name = false;
-        while let Some(at) = index
-            && let Some(kind) = kinds.get(at)
-        {
+        while let Some(expected) = kind {
             if building.values.capacity() == 0 {
-                building.values.reserve(kind.places.len());
+                building.values.reserve(expected.places.len());
             }
-            ending = self.compare(kind, is_at_name, &mut building.values);
+            ending = self.compare(&expected, is_at_name, &mut building.values);
             let count = building.values.len();
-            if ending == Ending::Closed && count == kind.places.len() {
-                let names = kind.names.clone();
-                building.resume(kind, count, place.in_person);
-                kinds.swap(0, at);
-                self.layouts.put(place, kinds);
-                return self.finish(building, true, |b| Members::shared(names, b.values));
+            if ending == Ending::Closed && count == expected.places.len() {
+                let mut values = building.values;
+                self.settle_name(expected.after, &mut values);
+                let members = Members::shared(expected.names.clone(), values);
+                self.layouts.put(expected);
+                return Node::Object { members, is_closed: true };
             }
             is_at_name = ending == Ending::Differs;
-            let next = if is_at_name {
-                Layouts::find_like(&kinds, at, count, place, turn)
+            kind = if is_at_name {
+                let text = self.bytes.get(self.at + 1..).unwrap_or_default();
+                self.layouts.take_like(&expected, count, place, turn, text)
             } else {
                 None
             };
-            if next.is_none() {
-                building.resume(kind, count, place.in_person);
-                building.names = kind.names.tokens().get(..count).unwrap_or_default().to_vec();
-                building.places = kind.places.get(..count).unwrap_or_default().to_vec();
+            if kind.is_none() {
+                building.resume(&expected, count, place.in_person);
             }
-            index = next;
+            self.layouts.put(expected);
         }
         let is_closed = match ending {
             Ending::Closed => true,
             Ending::Stopped => false,
             Ending::Differs => {
-                building.in_person |= place.in_person;
+                building.after.in_person |= place.in_person;
                 self.read_members(place, is_at_name, &mut building)
             }
         };
-        let names = std::mem::take(&mut building.names);
-        let is_regular = is_closed && !building.has_twins && !building.left_out;
-        let shared = if is_regular && self.admission.turn() == turn {
-            let places = std::mem::take(&mut building.places);
-            Layouts::learn(&mut kinds, place, turn, names, places)
+        let Building { names, places, mut values, after, has_twins, left_out, .. } = building;
+        self.settle_name(after, &mut values);
+        let is_regular = is_closed && !has_twins && !left_out && self.admission.turn() == turn;
+        let names = if is_regular {
+            self.layouts.learn(place, turn, names, places, after)
         } else {
             Err(names)
         };
-        self.layouts.put(place, kinds);
-        self.finish(building, is_closed, |b| match shared {
-            Ok(names) => Members::shared(names, b.values),
-            Err(names) => Members::own(names, b.values),
-        })
+        let members = match names {
+            Ok(names) => Members::shared(names, values),
+            Err(names) => Members::own(names, values),
+        };
+        Node::Object { members, is_closed: is_closed && !left_out }
     }
 
-    fn finish(
-        &mut self,
-        mut building: Building,
-        is_closed: bool,
-        members: impl FnOnce(Building) -> Members,
-    ) -> Node {
-        if building.in_person
-            && let Some(Node::String(name)) =
-                building.unsure_name.and_then(|i| building.values.get_mut(i))
+    /// A name in an object that turned out to describe a person is that person's.
+    #[inline]
+    fn settle_name(&mut self, after: After, values: &mut [Node]) {
+        if after.in_person
+            && let Some(Node::String(name)) = after.unsure_name.and_then(|i| values.get_mut(i))
             && name.personal.is_none()
         {
             name.personal = Some(Personal::Name);
             self.tally.mask(Personal::Name);
         }
-        let is_closed = is_closed && !building.left_out;
-        Node::Object { members: members(building), is_closed }
     }
 
     /// Reads members as long as they are those of `kind`, from the one after the last of `values`.
@@ -318,18 +309,10 @@ impl<'a, 'b> Json<'a, 'b> {
                 }
             }
             let at = values.len();
-            let name = kind.names.tokens().get(at).and_then(|name| name.text.as_ref());
-            let (Some(name), Some(place)) = (name.map(Text::as_str), kind.places.get(at)) else {
+            let text = self.bytes.get(self.at + 1..).unwrap_or_default();
+            let (Some(length), Some(place)) = (kind.begins(at, text), kind.places.get(at)) else {
                 return Ending::Differs;
             };
-            // What was admitted needs no escapes, so that it is written as it is or is another.
-            let length = name.len();
-            let text = self.bytes.get(self.at + 1..).unwrap_or_default();
-            let is_it = text.get(length) == Some(&b'"')
-                && text.get(..length).is_some_and(|text| is_same(text, name.as_bytes()));
-            if !is_it {
-                return Ending::Differs;
-            }
             self.at += length + 2;
             if !self.colon() {
                 return Ending::Stopped;
@@ -409,7 +392,7 @@ impl<'a, 'b> Json<'a, 'b> {
             let (token, mut meaning) = self.admission.token(role, bytes, self.tally);
             let twin = into.twin(&token);
             into.note(&token, meaning);
-            if meaning.field == Field::Name && into.in_person {
+            if meaning.field == Field::Name && into.after.in_person {
                 meaning.field = Field::Personal(Personal::Name);
             }
             if twin.is_none() && into.values.len() >= self.limits.members {
@@ -417,7 +400,7 @@ impl<'a, 'b> Json<'a, 'b> {
                 self.skip_value(meaning);
                 continue;
             }
-            let inner = place.member(&token, meaning, into.in_person);
+            let inner = place.member(&token, meaning, into.after.in_person);
             let index = twin.unwrap_or(into.values.len());
             if let Some(twin) = twin {
                 into.has_twins = true;
@@ -446,7 +429,7 @@ impl<'a, 'b> Json<'a, 'b> {
                 }
             }
             if meaning.field == Field::Name {
-                into.unsure_name = Some(index);
+                into.after.unsure_name = Some(index);
             }
         }
         false

@@ -5,7 +5,7 @@
 //! Holds nothing but names that were admitted. Where the next object differs, it is read the long
 //! way from there on.
 
-use super::{admission::Meaning, field_name::Field};
+use super::{admission::Meaning, field_name::Field, intern::is_same};
 use crate::observation::{Names, Personal, Token};
 
 /// A power of two.
@@ -68,11 +68,20 @@ pub(super) fn tells_of_person(field: Field) -> bool {
     )
 }
 
+/// What is known once all members of an object were read.
+#[derive(Clone, Copy, Default)]
+pub(super) struct After {
+    pub in_person: bool,
+    /// The member whose value is a name: of a person, if the object describes one.
+    pub unsure_name: Option<usize>,
+}
+
 /// One kind of object at one place.
 pub(super) struct Layout {
     pub names: Names,
     /// Of the members' values.
     pub places: Box<[Place]>,
+    pub after: After,
     /// Where the object stands, as far as it decides what its names mean.
     path: u64,
     depth: u32,
@@ -89,85 +98,93 @@ impl Layout {
             && self.in_person == place.in_person
             && self.keys_name_persons == place.keys_name_persons
     }
-}
 
-/// The kinds of one set, latest first, taken out while they are used.
-pub(super) type Kinds = Vec<Layout>;
+    /// The length of the name at this index, where `text` begins with it and a quote. What was
+    /// admitted needs no escapes, so that it is written as it is or is another.
+    #[inline]
+    pub fn begins(&self, index: usize, text: &[u8]) -> Option<usize> {
+        let name = self.names.tokens().get(index)?.text.as_ref()?.as_str().as_bytes();
+        let is_it = text.get(name.len()) == Some(&b'"')
+            && text.get(..name.len()).is_some_and(|text| is_same(text, name));
+        is_it.then_some(name.len())
+    }
+}
 
 #[derive(Default)]
 pub(super) struct Layouts {
-    sets: Box<[Kinds]>,
+    /// The latest last.
+    sets: Box<[Vec<Box<Layout>>]>,
 }
 
 impl Layouts {
-    /// The kinds of this place; all others of the set are behind them. To be put back.
+    /// The kind that this place had last, taken out while it is used.
     #[inline]
-    pub fn take(&mut self, place: &Place, turn: u32) -> (Kinds, Option<usize>) {
-        let Some(set) = self.sets.get_mut(set_of(place)) else { return (Kinds::new(), None) };
-        let kinds = std::mem::take(set);
-        let first = kinds.iter().position(|kind| kind.is_of(place, turn));
-        (kinds, first)
+    pub fn take(&mut self, place: &Place, turn: u32) -> Option<Box<Layout>> {
+        let set = self.sets.get_mut(set_of(place))?;
+        let at = set.iter().rposition(|kind| kind.is_of(place, turn))?;
+        Some(set.swap_remove(at))
     }
 
-    /// Another kind that begins with the same `count` names.
-    pub fn find_like(
-        kinds: &Kinds,
-        index: usize,
+    /// Another kind that begins with the same `count` names, and has the one next that `text`
+    /// begins with.
+    pub fn take_like(
+        &mut self,
+        like: &Layout,
         count: usize,
         place: &Place,
         turn: u32,
-    ) -> Option<usize> {
-        let own = kinds.get(index)?.names.tokens();
-        let is_like = |kind: &Layout| {
-            let theirs = kind.names.tokens();
+        text: &[u8],
+    ) -> Option<Box<Layout>> {
+        let own = like.names.tokens();
+        let set = self.sets.get_mut(set_of(place))?;
+        let at = set.iter().rposition(|kind| {
             kind.is_of(place, turn)
-                && theirs.len() > count
-                && own.iter().zip(theirs).take(count).all(|(a, b)| a.hash == b.hash)
-        };
-        (index + 1..kinds.len()).find(|at| kinds.get(*at).is_some_and(is_like))
+                && kind.begins(count, text).is_some()
+                && own.iter().zip(kind.names.tokens()).take(count).all(|(a, b)| a.hash == b.hash)
+        })?;
+        Some(set.swap_remove(at))
     }
 
     #[inline]
-    pub fn put(&mut self, place: &Place, mut kinds: Kinds) {
+    pub fn put(&mut self, kind: Box<Layout>) {
         if self.sets.is_empty() {
-            if kinds.is_empty() {
-                return;
-            }
-            self.sets = (0..SETS).map(|_| Kinds::new()).collect();
+            self.sets = (0..SETS).map(|_| Vec::new()).collect();
         }
-        if let Some(set) = self.sets.get_mut(set_of(place)) {
-            // What was learnt meanwhile, of an object within, is of the same set by chance.
-            kinds.append(set);
-            kinds.truncate(WAYS);
-            *set = kinds;
+        if let Some(set) = self.sets.get_mut(kind.path as usize & (SETS - 1)) {
+            if set.len() >= WAYS {
+                set.remove(0);
+            }
+            set.push(kind);
         }
     }
 
-    /// What an object turned out to be, for the next one; the names as they are shared from then on.
+    /// What an object turned out to be, for the next one; the names as they are shared from then
+    /// on, or as they were where objects cannot be expected to be alike.
     pub fn learn(
-        kinds: &mut Kinds,
+        &mut self,
         place: &Place,
         turn: u32,
         names: Vec<Token>,
         places: Vec<Place>,
+        after: After,
     ) -> Result<Names, Vec<Token>> {
         let is_structure =
             (1..=MAX_MEMBERS).contains(&names.len()) && names.iter().all(|n| n.text.is_some());
         if !is_structure {
             return Err(names);
         }
-        kinds.retain(|kind| kind.turn == turn);
         let names = Names::shared(names);
         let kind = Layout {
             names: names.clone(),
             places: places.into(),
+            after,
             path: place.path,
             depth: place.depth,
             in_person: place.in_person,
             keys_name_persons: place.keys_name_persons,
             turn,
         };
-        kinds.insert(0, kind);
+        self.put(Box::new(kind));
         Ok(names)
     }
 }
