@@ -288,7 +288,12 @@ impl Redactor {
             let (token, _) = self.admission.token(Role::Host, host.as_bytes(), &mut self.tally);
             token.text.as_ref()?;
         }
-        Some(Text::admit(&format!("{scheme}://{}", authority.to_ascii_lowercase())))
+        let mut origin = String::with_capacity(scheme.len() + 3 + authority.len());
+        for part in [scheme, "://", authority] {
+            origin.push_str(part);
+        }
+        origin.make_ascii_lowercase();
+        Some(Text::admit(&origin))
     }
 }
 

@@ -164,6 +164,9 @@ const EXTENSIONS: [&str; 40] = [
 
 /// `report.json` and `42:cancel`; a stem must remain.
 fn split_suffix(stem: &[u8]) -> (&[u8], Option<Text>) {
+    if !stem.iter().any(|b| matches!(b, b'.' | b':')) {
+        return (stem, None);
+    }
     let Ok(text) = std::str::from_utf8(stem) else { return (stem, None) };
     if let Some((before, extension)) = text.rsplit_once('.')
         && !before.is_empty()

@@ -3,11 +3,18 @@
 /// `local@domain.tld` anywhere in the text; top-level domain of at least two letters, or quoted
 /// local parts and domains beyond ASCII.
 pub(in crate::redact) fn contains(bytes: &[u8]) -> bool {
-    bytes.iter().enumerate().any(|(at, b)| {
-        *b == b'@'
-            && bytes.get(..at).and_then(<[u8]>::last).is_some_and(|b| is_local(*b))
-            && bytes.get(at + 1..).is_some_and(begins_with_domain)
-    })
+    let mut before = None;
+    let mut rest = bytes;
+    while let Some(at) = rest.iter().position(|b| *b == b'@') {
+        let (local, domain) = rest.split_at(at);
+        let domain = domain.get(1..).unwrap_or_default();
+        if local.last().or(before).is_some_and(|b| is_local(*b)) && begins_with_domain(domain) {
+            return true;
+        }
+        before = Some(&b'@');
+        rest = domain;
+    }
+    false
 }
 
 fn is_local(b: u8) -> bool {
