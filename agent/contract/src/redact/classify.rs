@@ -1,5 +1,7 @@
 //! What a token or value is by its looks and its place, before anything is known of recurrence.
 
+use std::borrow::Cow;
+
 use super::{
     Tally,
     admission::{Meaning, Role},
@@ -7,8 +9,7 @@ use super::{
     caller::{self, Caller},
     detect,
     detect::person_name,
-    field_name,
-    person_field,
+    field_name, person_field,
     recurrence::Seen,
     shape,
     vocabulary::{self, Membership},
@@ -87,7 +88,9 @@ pub(super) fn likeness(bytes: &[u8], profile: Profile) -> Likeness {
     {
         return Likeness::Words;
     }
-    if words.iter().any(|w| vocabulary::is_gibberish(w) || w.len() > 20) {
+    if words.iter().any(|w| vocabulary::is_gibberish(w) || w.len() > 20)
+        || is_scrambled(text, &words)
+    {
         return Likeness::Barred;
     }
     let has_known = words.iter().any(|w| w.len() >= 2 && vocabulary::is_word(w));
@@ -102,9 +105,55 @@ pub(super) fn likeness(bytes: &[u8], profile: Profile) -> Likeness {
 
 fn words_name_a_person(text: &str, words: &[String]) -> bool {
     let names_one = |w: &String| {
+        let w = without_accents(w);
         person_name::is_name(w.as_bytes()) || person_name::is_joined_name(w.as_bytes())
     };
-    words.iter().any(names_one) || person_name::is_name(text.to_lowercase().as_bytes())
+    let whole = text.to_lowercase();
+    words.iter().any(names_one) || person_name::is_name(without_accents(&whole).as_bytes())
+}
+
+/// Letters of lower-case Latin as the lists of names have them: `josé`, `müller`, `łukasz`.
+fn without_accents(word: &str) -> Cow<'_, str> {
+    if word.is_ascii() {
+        return Cow::Borrowed(word);
+    }
+    let plain = |c: char| match c {
+        'à'..='å' | 'ā' | 'ă' | 'ą' => 'a',
+        'ç' | 'ć' | 'ĉ' | 'ċ' | 'č' => 'c',
+        'ď' | 'đ' | 'ð' => 'd',
+        'è'..='ë' | 'ē' | 'ĕ' | 'ė' | 'ę' | 'ě' => 'e',
+        'ĝ' | 'ğ' | 'ġ' | 'ģ' => 'g',
+        'ì'..='ï' | 'ĩ' | 'ī' | 'ĭ' | 'į' | 'ı' => 'i',
+        'ł' | 'ĺ' | 'ļ' | 'ľ' => 'l',
+        'ñ' | 'ń' | 'ņ' | 'ň' => 'n',
+        'ò'..='ö' | 'ø' | 'ō' | 'ŏ' | 'ő' => 'o',
+        'ŕ' | 'ŗ' | 'ř' => 'r',
+        'ś' | 'ŝ' | 'ş' | 'š' | 'ș' => 's',
+        'ţ' | 'ť' | 'ț' => 't',
+        'ù'..='ü' | 'ũ' | 'ū' | 'ŭ' | 'ů' | 'ű' | 'ų' => 'u',
+        'ý' | 'ÿ' => 'y',
+        'ź' | 'ż' | 'ž' => 'z',
+        other => other,
+    };
+    // Accents that stand for themselves (Unicode block of combining marks) fall away.
+    word.chars().filter(|c| !('\u{300}'..='\u{36f}').contains(c)).map(plain).collect()
+}
+
+/// Letters, digits and cases in disorder and no word: a short secret rather than a name that
+/// somebody gave. `dGhpcw`, `tR5kLm9q`, `qZrLkXwTnV`.
+fn is_scrambled(text: &str, words: &[String]) -> bool {
+    let class = |b: u8| match b {
+        b'0'..=b'9' => 0u8,
+        b'a'..=b'z' => 1,
+        b'A'..=b'Z' => 2,
+        _ => 3,
+    };
+    let pieces = || text.as_bytes().split(|b| class(*b) == 3).filter(|piece| piece.len() >= 6);
+    let changes = |piece: &[u8]| {
+        piece.windows(2).filter(|w| matches!(w, [a, b] if class(*a) != class(*b))).count()
+    };
+    pieces().any(|piece| changes(piece) >= 3)
+        && !words.iter().any(|w| w.len() >= 3 && vocabulary::is_word(w))
 }
 
 /// All that a token's bytes and place tell, before anything recurred.
@@ -136,7 +185,7 @@ pub(super) fn classify(role: Role, bytes: &[u8]) -> Known {
         known.meaning.caller = caller::caller(&words);
     }
     known.meaning.is_person = person_field::is_person(&words);
-    known.meaning.is_person_collection = vocabulary::is_person_collection(&words);
+    known.meaning.is_person_collection = person_field::is_person_collection(&words);
     // A media type or a cookie of everybody's framework is structure at first sight.
     let is_well_known = match role {
         Role::MediaType => super::body::is_well_known(text),
@@ -183,8 +232,12 @@ pub(super) fn classify(role: Role, bytes: &[u8]) -> Known {
     }
     let longest = words.iter().map(|w| w.chars().count()).max().unwrap_or(0);
     let is_letters = text.chars().all(|c| c.is_alphanumeric() || "-_.[]$@: ~+/".contains(c));
-    let may_recur =
-        is_structural && is_letters && profile.digits <= 4 && bytes.len() <= 64 && longest <= 24;
+    let may_recur = is_structural
+        && is_letters
+        && profile.digits <= 4
+        && bytes.len() <= 64
+        && longest <= 24
+        && !is_scrambled(text, &words);
     let is_gibberish = words.iter().any(|w| vocabulary::is_gibberish(w));
     known.chance = match role {
         Role::Path if may_recur && !is_gibberish && profile.is_only(DIGIT | DOT) => Chance::Alone,

@@ -159,11 +159,42 @@ fn read_authorization(
         }
     } else {
         tally.mask(Personal::Secret);
-        const SCHEMES: [&str; 8] =
-            ["Token", "ApiKey", "AWS4-HMAC-SHA256", "Negotiate", "NTLM", "Hawk", "DPoP", "Key"];
+        // Registered ones (IANA, HTTP Authentication Schemes), and those that large services made up.
+        const SCHEMES: [&str; 26] = [
+            "Token",
+            "ApiKey",
+            "Api-Key",
+            "AWS4-HMAC-SHA256",
+            "Negotiate",
+            "NTLM",
+            "Hawk",
+            "DPoP",
+            "Key",
+            "Concealed",
+            "GNAP",
+            "HOBA",
+            "Mutual",
+            "OAuth",
+            "PrivateToken",
+            "SCRAM-SHA-1",
+            "SCRAM-SHA-256",
+            "vapid",
+            "Signature",
+            "HMAC-SHA256",
+            "SharedKey",
+            "Splunk",
+            "SSWS",
+            "GenieKey",
+            "Bot",
+            "Client-ID",
+        ];
         let text = match SCHEMES.iter().find(|s| is(s)) {
             Some(known) => Some(crate::observation::Text::admit(known)),
-            None if scheme.len() <= MAX_NAME => admission.token(Role::Header, scheme, tally).0.text,
+            // A key with a blank in it has no scheme, so that only words are taken for one.
+            None if scheme.len() <= MAX_NAME => {
+                let (token, _) = admission.token(Role::Header, scheme, tally);
+                token.text.filter(|_| token.is_word)
+            }
             None => None,
         };
         if let Some(text) = text {

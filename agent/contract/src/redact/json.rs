@@ -486,9 +486,8 @@ impl<'a, 'b> Json<'a, 'b> {
         let produced = self.admission.judge(bytes, meaning, self.tally, |judged| {
             let value = &judged.value;
             *slot = Node::String(value.clone());
-            let names = is_produced
-                && judged.may_name
-                && (value.length >= 3 || meaning.names_a_thing);
+            let names =
+                is_produced && judged.may_name && (value.length >= 3 || meaning.names_a_thing);
             names.then_some(value.hash.0)
         });
         if let Some(hash) = produced {

@@ -62,9 +62,7 @@ fn below(path: u64, own: u64) -> u64 {
 pub(super) fn tells_of_person(field: Field) -> bool {
     matches!(
         field,
-        Field::Personal(
-            Personal::Email | Personal::BirthDate | Personal::Ssn | Personal::Password
-        )
+        Field::Personal(Personal::Email | Personal::BirthDate | Personal::Ssn | Personal::Password)
     )
 }
 

@@ -83,62 +83,119 @@ pub(super) fn names_a_person(words: &[String], last: &str) -> bool {
         }
 }
 
+/// Names of persons, one or many, whether they stand before a segment of a path or over an object.
+const PERSONS: [&str; 43] = [
+    "account",
+    "applicant",
+    "attendee",
+    "attendees",
+    "author",
+    "authors",
+    "buyer",
+    "candidate",
+    "client",
+    "clients",
+    "contact",
+    "contacts",
+    "customer",
+    "customers",
+    "driver",
+    "drivers",
+    "employee",
+    "employees",
+    "friend",
+    "friends",
+    "guest",
+    "guests",
+    "member",
+    "members",
+    "owner",
+    "owners",
+    "participants",
+    "passenger",
+    "passengers",
+    "patient",
+    "patients",
+    "people",
+    "person",
+    "persons",
+    "profile",
+    "profiles",
+    "recipient",
+    "seller",
+    "student",
+    "students",
+    "teacher",
+    "user",
+    "users",
+];
+
+/// As above, of objects only: what follows them in a path is a thing of the person's.
+const OBJECTS: [&str; 8] =
+    ["assignee", "assignees", "billing", "creator", "manager", "me", "sender", "shipping"];
+
+/// As above, of paths only: further collections, and doors that persons pass, behind which
+/// somebody's name or password stands.
+const COLLECTIONS: [&str; 42] = [
+    "accounts",
+    "applicants",
+    "auth",
+    "buyers",
+    "candidates",
+    "citizen",
+    "citizens",
+    "clientes",
+    "collaborator",
+    "collaborators",
+    "doctor",
+    "doctors",
+    "email",
+    "emails",
+    "follower",
+    "followers",
+    "kunden",
+    "lead",
+    "leads",
+    "login",
+    "nutzer",
+    "participant",
+    "passwd",
+    "password",
+    "phone",
+    "phones",
+    "practitioner",
+    "practitioners",
+    "recipients",
+    "sellers",
+    "staff",
+    "subscriber",
+    "subscribers",
+    "teachers",
+    "tenant",
+    "username",
+    "usernames",
+    "usuarios",
+    "utenti",
+    "utilisateurs",
+    "worker",
+    "workers",
+];
+
 /// The object under this key describes a person.
 pub(super) fn is_person(words: &[String]) -> bool {
-    words.last().is_some_and(|last| {
-        matches!(
-            last.as_str(),
-            "user"
-                | "users"
-                | "customer"
-                | "customers"
-                | "patient"
-                | "patients"
-                | "member"
-                | "members"
-                | "person"
-                | "people"
-                | "persons"
-                | "employee"
-                | "employees"
-                | "contact"
-                | "contacts"
-                | "profile"
-                | "profiles"
-                | "author"
-                | "authors"
-                | "owner"
-                | "owners"
-                | "assignee"
-                | "assignees"
-                | "student"
-                | "students"
-                | "teacher"
-                | "driver"
-                | "drivers"
-                | "guest"
-                | "guests"
-                | "passenger"
-                | "passengers"
-                | "recipient"
-                | "sender"
-                | "billing"
-                | "shipping"
-                | "buyer"
-                | "seller"
-                | "candidate"
-                | "applicant"
-                | "attendee"
-                | "attendees"
-                | "participants"
-                | "friend"
-                | "friends"
-                | "creator"
-                | "manager"
-                | "client"
-                | "clients"
-                | "account"
-                | "me"
-        )
-    })
+    let last = words.last().map_or("", String::as_str);
+    PERSONS.contains(&last) || OBJECTS.contains(&last)
 }
+
+/// The segment after one of these names somebody, or is somebody's password: `users/kim`, and
+/// `by-name/kim`.
+pub(super) fn is_person_collection(words: &[String]) -> bool {
+    let last = words.last().map_or("", String::as_str);
+    PERSONS.contains(&last)
+        || COLLECTIONS.contains(&last)
+        || matches!(words, [.., by, _] if by == "by" && BY.contains(&last))
+}
+
+/// By what persons are looked up.
+const BY: [&str; 9] =
+    ["name", "user", "username", "login", "handle", "nickname", "surname", "lastname", "firstname"];

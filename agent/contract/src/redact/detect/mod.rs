@@ -194,6 +194,50 @@ fn trim_separators(mut text: &[u8]) -> &[u8] {
     text
 }
 
+/// Characters of `member` from the beginning of `text`, groups of them joined over single separators
+/// (any number of them where `may_repeat`): true once those up to the end of a group are `found`. At
+/// most `N` characters.
+pub(super) fn is_found_in_groups<const N: usize>(
+    text: &[u8],
+    member: impl Fn(u8) -> bool,
+    may_repeat: bool,
+    found: impl Fn(&[u8]) -> bool,
+) -> bool {
+    let mut compact = [0u8; N];
+    let mut count = 0;
+    let mut was_separator = false;
+    let mut rest = text.iter().peekable();
+    while let Some(b) = rest.next() {
+        if member(*b) {
+            let Some(slot) = compact.get_mut(count) else { return false };
+            *slot = *b;
+            count += 1;
+            was_separator = false;
+            let ends_group = !rest.peek().is_some_and(|b| member(**b));
+            if ends_group && compact.get(..count).is_some_and(&found) {
+                return true;
+            }
+        } else if !matches!(b, b' ' | b'-' | b'.') || (was_separator && !may_repeat) {
+            return false;
+        } else {
+            was_separator = true;
+        }
+    }
+    false
+}
+
+/// Where groups of `member` begin.
+pub(super) fn group_starts<'a>(
+    bytes: &'a [u8],
+    member: impl Fn(u8) -> bool + 'a,
+) -> impl Iterator<Item = &'a [u8]> + 'a {
+    (0..bytes.len()).filter_map(move |start| {
+        let is_member = |at: usize| bytes.get(at).is_some_and(|b| member(*b));
+        let is_start = is_member(start) && (start == 0 || !is_member(start - 1));
+        if is_start { bytes.get(start..) } else { None }
+    })
+}
+
 #[cfg(test)]
 pub(super) fn detect_str(text: &str) -> Option<Personal> {
     detect(text.as_bytes(), Profile::of(text.as_bytes()))

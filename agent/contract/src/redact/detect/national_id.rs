@@ -1,6 +1,6 @@
 //! National identifiers of persons, by their checksums where they have one.
 
-use super::{number_groups, runs};
+use super::{group_starts, is_found_in_groups, number_groups, runs};
 use crate::{
     observation::Personal,
     redact::alphabet::{ANY_LETTER, Profile},
@@ -123,33 +123,9 @@ fn contains_lettered(bytes: &[u8]) -> bool {
     if runs(bytes, |b| b.is_ascii_alphanumeric()).any(|run| is_found(run.text)) {
         return true;
     }
-    let mut compact = [0u8; 16];
-    (0..bytes.len()).any(|start| {
-        let starts_word = bytes.get(start).is_some_and(u8::is_ascii_alphanumeric)
-            && (start == 0 || !bytes.get(start - 1).is_some_and(u8::is_ascii_alphanumeric));
-        if !starts_word {
-            return false;
-        }
-        let mut count = 0;
-        let mut was_separator = false;
-        for (i, b) in bytes.iter().enumerate().skip(start) {
-            if b.is_ascii_alphanumeric() {
-                let Some(slot) = compact.get_mut(count) else { return false };
-                *slot = *b;
-                count += 1;
-                was_separator = false;
-                let ends_word = !bytes.get(i + 1).is_some_and(u8::is_ascii_alphanumeric);
-                if ends_word && compact.get(..count).is_some_and(is_found) {
-                    return true;
-                }
-            } else if was_separator || !matches!(b, b' ' | b'-' | b'.') {
-                return false;
-            } else {
-                was_separator = true;
-            }
-        }
-        false
-    })
+    let is_member = |b: u8| b.is_ascii_alphanumeric();
+    group_starts(bytes, is_member)
+        .any(|text| is_found_in_groups::<16>(text, is_member, false, is_found))
 }
 
 /// United Kingdom, National Insurance number: no checksum, but prefixes that are never used.

@@ -1,41 +1,28 @@
 //! Payment cards (ISO/IEC 7812, Luhn) and bank accounts (ISO 13616, checksum of ISO 7064).
 
-use super::number_groups;
+use super::{group_starts, is_found_in_groups, number_groups};
 
 /// A card number of a known scheme with a valid Luhn digit, plain or grouped.
 pub(in crate::redact) fn contains_card(bytes: &[u8]) -> bool {
+    let is_digit = |b: u8| b.is_ascii_digit();
     number_groups(bytes).any(|run| {
         // `4111 1111 1111 1111 12/27` and lists of cards: try each start of a group.
-        let text = run.text;
-        let starts = (0..text.len()).filter(|i| {
-            text.get(*i).is_some_and(u8::is_ascii_digit)
-                && (*i == 0 || !text.get(*i - 1).is_some_and(u8::is_ascii_digit))
-        });
-        starts.take(32).any(|start| begins_with_card(text.get(start..).unwrap_or_default()))
+        group_starts(run.text, is_digit)
+            .take(32)
+            .any(|text| is_found_in_groups::<19>(text, is_digit, true, is_card))
     })
 }
 
-fn begins_with_card(text: &[u8]) -> bool {
+/// `written`: digits of ASCII.
+fn is_card(written: &[u8]) -> bool {
     let mut digits = [0u8; 19];
-    let mut count = 0;
-    let mut rest = text.iter().peekable();
-    while let Some(b) = rest.next() {
-        if b.is_ascii_digit() {
-            let Some(slot) = digits.get_mut(count) else { return false };
-            *slot = b - b'0';
-            count += 1;
-            let is_group_end = !rest.peek().is_some_and(|b| b.is_ascii_digit());
-            if is_group_end && count >= 13 && digits.get(..count).is_some_and(is_card) {
-                return true;
-            }
-        } else if !matches!(b, b' ' | b'-' | b'.') {
-            return false;
-        }
+    let Some(digits) = digits.get_mut(..written.len()).filter(|d| d.len() >= 13) else {
+        return false;
+    };
+    for (digit, b) in digits.iter_mut().zip(written) {
+        *digit = b.wrapping_sub(b'0');
     }
-    false
-}
-
-fn is_card(digits: &[u8]) -> bool {
+    let digits = &*digits;
     let prefix = |n: usize| digits.iter().take(n).fold(0u32, |sum, d| sum * 10 + u32::from(*d));
     let is_scheme = match digits.len() {
         13 => prefix(1) == 4,
@@ -88,26 +75,8 @@ pub(in crate::redact) fn contains_iban(bytes: &[u8]) -> bool {
 }
 
 fn begins_with_iban(bytes: &[u8]) -> bool {
-    let mut account = [0u8; 34];
-    let mut count = 0;
-    let mut was_separator = false;
-    for (i, b) in bytes.iter().enumerate() {
-        if b.is_ascii_alphanumeric() {
-            let Some(slot) = account.get_mut(count) else { return false };
-            *slot = b.to_ascii_uppercase();
-            count += 1;
-            was_separator = false;
-            let ends_here = !bytes.get(i + 1).is_some_and(u8::is_ascii_alphanumeric);
-            if ends_here && count >= 15 && account.get(..count).is_some_and(passes_mod_97) {
-                return true;
-            }
-        } else if was_separator || !matches!(b, b' ' | b'-' | b'.') {
-            return false;
-        } else {
-            was_separator = true;
-        }
-    }
-    false
+    let is_account = |account: &[u8]| account.len() >= 15 && passes_mod_97(account);
+    is_found_in_groups::<34>(bytes, |b| b.is_ascii_alphanumeric(), false, is_account)
 }
 
 /// ISO 7064 MOD 97-10, the first four characters moved to the end.
@@ -115,7 +84,7 @@ fn passes_mod_97(account: &[u8]) -> bool {
     let Some((head, tail)) = account.split_at_checked(4) else { return false };
     let remainder = tail.iter().chain(head).fold(0u32, |r, b| match b {
         b'0'..=b'9' => (r * 10 + u32::from(b - b'0')) % 97,
-        _ => (r * 100 + u32::from(b - b'A') + 10) % 97,
+        _ => (r * 100 + u32::from(b.to_ascii_uppercase().wrapping_sub(b'A')) + 10) % 97,
     });
     remainder == 1
 }

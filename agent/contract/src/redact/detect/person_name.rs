@@ -14,13 +14,20 @@ pub(in crate::redact) fn is_name(word: &[u8]) -> bool {
             .contains(word)
 }
 
-/// A given name and a family name run together (`juliewagner`, `pavelgoldberg7`): one of them is
-/// known, and the rest is no word of the vocabulary. `word` is in lower case.
+/// A given name and a family name run together (`juliewagner`, `pavelgoldberg7`), or a name with an
+/// initial (`jdupont`): one of them is known, and the rest is no word of the vocabulary. `word` is in
+/// lower case.
 pub(in crate::redact) fn is_joined_name(word: &[u8]) -> bool {
     let digits = word.iter().rev().take_while(|b| b.is_ascii_digit()).count();
     let letters = word.get(..word.len() - digits).unwrap_or_default();
-    if !(7..=28).contains(&letters.len()) || !letters.iter().all(u8::is_ascii_lowercase) {
+    if !(6..=28).contains(&letters.len()) || !letters.iter().all(u8::is_ascii_lowercase) {
         return false;
+    }
+    let is_with_initial = letters.get(1..).is_some_and(is_name)
+        || letters.split_last().is_some_and(|(_, name)| is_name(name));
+    if is_with_initial && std::str::from_utf8(letters).is_ok_and(|word| !vocabulary::is_word(word))
+    {
+        return true;
     }
     let is_unknown =
         |part: &[u8]| std::str::from_utf8(part).is_ok_and(|part| !vocabulary::is_word(part));
@@ -147,4 +154,21 @@ shapiro sheppard sievers simmons simpson sinclair solomon sorensen stallman stei
 sundberg svoboda swanson szabo takeda tanenbaum thompson thomsen thorvald tomlinson torvalds trujillo \
 turing turner valdez valencia vaughn velasquez villanueva vinci virtanen vogt voss walker walters \
 warren weiss wheeler whitaker whitfield wiener wilkinson winkler wirth wolff wozniak \
-yamaguchi yang yilmaz yoshida zamora zapata ziegler zimmerman zuse";
+yamaguchi yang yilmaz yoshida zamora zapata ziegler zimmerman zuse \
+aarav abdulrahman abebe abiodun achieng adebayo adeyemi aditya adrien agarwal aishwarya aleksei \
+alessia allen almeida amara ananya anastasia anil anneliese araujo arslan aydin ayse babatunde \
+bakker barbieri barbosa bekele bergstrom bilal bondarenko bose brouwer burak carvalho celik \
+chatterjee cheng chidi chinedu cisse coulibaly daan dang davide deepika dekker demir deng diallo \
+dimitriou ding diya dlamini duong ekaterina eleni emeka emre fatma faure federico femke feng \
+ferreira folake garnier georgiou giordano giorgia gonzales gueye haddad haile hamza haruto hatice \
+haugen hendriks hina hoang hoffman huang huda huong huseyin hussain ifeoma ishaan jain jannik \
+jansen jiang jihoon jing jiwoo joaquim joshi kamau kaminski karima kaya keita kenta khadija \
+khoury khumalo kipchoge koehler kofi konate korhonen kovalenko kowalska krueger kuznetsov kwame \
+layla lebedev lefevre leticia lewandowski liang lindqvist linh mahmoud makinen malgorzata mandela \
+mansour mathieu mehta meijer mensah ming minho minjun moore morel morozov mueller mulder mutua \
+mwangi nabil nascimento ndiaye neha ngozi nieminen nikolaidis njoroge nkechi nkosi noura oceane \
+odhiambo okafor okonkwo oksana oluwaseun oluwatobi otieno ouattara ozturk persson pham phan \
+pillai pooja rafaela rodrigues rohit russo saeed sahin saleh salim sander sanne sarr sasaki \
+seoyeon shevchenko sithole smit solberg stavros sunita sylvain szymanski takashi tang tarek \
+tatyana temitope tesfaye thanh tomasz toure traore tunde verma vihaan visser vivek vries walid \
+wanjiru wisniewski wojcik xiao xiaoming yiannis yulia zainab zbigniew zheng zhou zielinski";

@@ -128,3 +128,70 @@ fn counters_tell_what_was_masked() {
     );
     assert!(counters.tokens_withheld > 0);
 }
+
+/// What may be left of a token after many exchanges of all kinds.
+fn text_of_key(key: &str) -> bool {
+    let mut redactor = redactor();
+    (0..40).any(|flow| {
+        let json = serde_json::json!({ key: flow, "n": flow }).to_string();
+        let seen = observe(&mut redactor, &Build::new("POST", "/things").flow(flow).json(&json));
+        member_text(&seen, 0).0.is_some()
+    })
+}
+
+#[test]
+fn short_secrets_and_names_in_any_spelling_stay_hashed() {
+    // Base64 of words, passwords of machines; initials, accents, other alphabets of names.
+    for key in [
+        "dXNlcjpwYXNz",
+        "tR5kLm9q",
+        "a1b2c3d4",
+        "qZrLkXwTnV",
+        "jdupont",
+        "JDUPONT",
+        "dupontj",
+        "josé",
+        "jose\u{301}",
+        "müller",
+        "Łukasz",
+        "oluwaseun",
+        "Nguyen",
+        "priya-sharma",
+    ] {
+        assert!(!text_of_key(key), "{key}");
+    }
+    for key in ["frobnitz", "größe", "h264", "iPhone", "oauth2Scopes", "utf8", "xmlHTTPPort", "p95"]
+    {
+        assert!(text_of_key(key), "{key}");
+    }
+}
+
+#[test]
+fn what_persons_are_looked_up_by_is_followed_by_one() {
+    for path in ["/users/by-name/kittycat", "/lookup/byUsername/kittycat"] {
+        let mut redactor = redactor();
+        for flow in 0..40 {
+            let seen = observe(&mut redactor, &Build::new("GET", path).flow(flow));
+            assert!(!format!("{seen:?}").contains("kittycat"), "{path}");
+        }
+    }
+}
+
+#[test]
+fn a_credential_with_a_blank_is_no_scheme() {
+    let mut redactor = redactor();
+    for flow in 0..40 {
+        let build = Build::new("GET", "/things").flow(flow);
+        let seen = observe(&mut redactor, &build.header("Authorization", "kittycat sesame"));
+        assert!(!format!("{seen:?}").contains("kittycat"));
+    }
+}
+
+#[test]
+fn a_below_b_is_not_b_below_a() {
+    let mut redactor = redactor();
+    let first = observe(&mut redactor, &Build::new("GET", "/orders/line-items"));
+    assert_eq!(last_segment(&first).as_deref(), Some("line-items"));
+    let second = observe(&mut redactor, &Build::new("GET", "/line-items/orders"));
+    assert_eq!(last_segment(&second).as_deref(), Some("orders"));
+}
