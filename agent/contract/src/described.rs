@@ -131,7 +131,7 @@ impl Traffic {
 
     pub fn value(&mut self, text: &str) -> Value {
         let token = self.token(text);
-        let number = text.parse::<i64>().ok().map(|n| number(n as f64));
+        let number = text.parse::<i64>().ok().map(|n| number(n as f64, text));
         Value {
             hash: token.hash,
             formats: formats(text),
@@ -146,7 +146,7 @@ impl Traffic {
         match json {
             Json::Null => Node::Null,
             Json::Bool(_) => Node::Bool,
-            Json::Number(n) => Node::Number(number(n.as_f64().unwrap_or(0.0))),
+            Json::Number(n) => Node::Number(number(n.as_f64().unwrap_or(0.0), &n.to_string())),
             Json::String(text) => Node::String(self.value(text)),
             Json::Array(items) => Node::Array {
                 items: items.iter().map(|i| self.node(i)).collect(),
@@ -246,11 +246,12 @@ impl Traffic {
     }
 }
 
-fn number(value: f64) -> Number {
+fn number(value: f64, text: &str) -> Number {
     Number {
         is_integer: value.fract() == 0.0,
         is_negative: value < 0.0,
         bits: (64 - (value.abs() as u64).leading_zeros()) as u8,
+        hash: Some(hash(text)),
         personal: None,
     }
 }

@@ -214,6 +214,8 @@ pub struct Number {
     pub is_negative: bool,
     /// Number of bits of the integral part's magnitude; 65 stands for more than 64.
     pub bits: u8,
+    /// Keyed hash of its text, of an integer that may name a thing: long, or in a field that does.
+    pub hash: Option<TokenHash>,
     pub personal: Option<Personal>,
 }
 

@@ -45,7 +45,11 @@ impl<'a> Search<'a> {
         self.left -= 1;
         match node {
             Node::String(value) => self.compare(value.hash.0, name),
-            Node::Number(number) => self.compare(number.hash.0, name),
+            Node::Number(number) => {
+                if let Some(hash) = number.hash {
+                    self.compare(hash.0, name);
+                }
+            }
             // What one item of a list shows, the others show too.
             Node::Array { items, .. } if depth < MAX_DEPTH => {
                 if let Some(first) = items.first() {
@@ -53,7 +57,7 @@ impl<'a> Search<'a> {
                 }
             }
             Node::Object { members, .. } if depth < MAX_DEPTH => {
-                for (name, member) in members {
+                for (name, member) in members.iter() {
                     self.walk(member, Some(name), depth + 1);
                 }
             }

@@ -461,6 +461,7 @@ pub(super) fn number(bytes: &[u8], personal: Option<Personal>) -> Number {
         is_integer: !bytes.iter().any(|b| matches!(b, b'.' | b'e' | b'E')),
         is_negative: bytes.first() == Some(&b'-'),
         bits: format::magnitude_bits(bytes),
+        hash: None,
         personal,
     }
 }

@@ -237,7 +237,8 @@ pub(super) fn classify(role: Role, bytes: &[u8]) -> Known {
         && profile.digits <= 4
         && bytes.len() <= 64
         && longest <= 24
-        && !is_scrambled(text, &words);
+        // A verb in front is order enough.
+        && (is_command(shape, &words) || !is_scrambled(text, &words));
     let is_gibberish = words.iter().any(|w| vocabulary::is_gibberish(w));
     known.chance = match role {
         Role::Path if may_recur && !is_gibberish && profile.is_only(DIGIT | DOT) => Chance::Alone,

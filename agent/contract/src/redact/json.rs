@@ -249,15 +249,15 @@ impl<'a, 'b> Json<'a, 'b> {
         let text = rest.get(..end).unwrap_or_default();
         self.at += end;
         let personal = self.admission.number_class(text, meaning, self.tally);
-        if self.produced.is_some()
-            && number.is_integer
-            // Small integers coincide with counts and flags, so only ids among them say anything.
-            && (text.len() >= 5 || meaning.names_a_thing)
+        // Small integers coincide with counts and flags, so only ids among them say anything.
+        let may_name = number.is_integer && (text.len() >= 5 || meaning.names_a_thing);
+        let hash = may_name.then(|| self.admission.hash(text));
+        if let Some(hash) = hash
+            && self.produced.is_some()
         {
-            let hash = self.admission.hash(text);
             self.remember(hash.0);
         }
-        *slot = Node::Number(Number { personal, ..number });
+        *slot = Node::Number(Number { hash, personal, ..number });
         true
     }
 
@@ -274,7 +274,8 @@ impl<'a, 'b> Json<'a, 'b> {
             let is_special = matches!(text, b"NaN" | b"Infinity" | b"-Infinity");
             if end < rest.len() && is_special {
                 let is_negative = text.first() == Some(&b'-');
-                let number = Number { is_integer: false, is_negative, bits: 0, personal: None };
+                let number =
+                    Number { is_integer: false, is_negative, bits: 0, hash: None, personal: None };
                 return Some((number, end));
             }
             // Cut in the middle, where nothing more can be said; or a bare word at the end.
@@ -440,7 +441,7 @@ fn plain_number(bytes: &[u8]) -> Option<(Number, usize)> {
     }
     let bits = (u64::BITS - value.leading_zeros()) as u8;
     matches!(bytes.get(end), Some(b',' | b'}' | b']' | b' ' | b'\n' | b'\r'))
-        .then_some((Number { is_integer, is_negative, bits, personal: None }, end))
+        .then_some((Number { is_integer, is_negative, bits, hash: None, personal: None }, end))
 }
 
 fn slice(bytes: &[u8], raw: Raw) -> &[u8] {

@@ -142,6 +142,7 @@ fn path_value(stem: &[u8], token: &Token) -> Value {
         is_integer: formats.contains(Formats::INTEGER),
         is_negative: stem.first() == Some(&b'-'),
         bits: format::magnitude_bits(stem),
+        hash: None,
         personal: token.personal,
     });
     Value {
