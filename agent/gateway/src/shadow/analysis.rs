@@ -245,7 +245,10 @@ impl Analysis {
                 }
             }
             self.tend(reader.counters(), Some(source.as_ref()));
-            pace.rest(drained);
+            // What is left at the end has to be read in time.
+            if drained == 0 || !self.is_stopping {
+                pace.rest(drained);
+            }
         }
         let book = &mut self.book;
         reader.finish(&mut |exchange| book.record(&exchange));
