@@ -111,6 +111,8 @@ impl Layout {
 #[derive(Default)]
 pub(super) struct Layouts {
     /// The latest last.
+    // Boxed, since a kind is taken out and put back for each object.
+    #[allow(clippy::vec_box, reason = "moving a box costs less than moving a kind")]
     sets: Box<[Vec<Box<Layout>>]>,
 }
 
