@@ -1,8 +1,17 @@
 //! The `policies` section of the configuration: named sets of policies, which routes refer to.
+//!
+//! ```yaml
+//! policies:
+//!   default:
+//!     tenant: {required: true}
+//!     scopes: {any_of: [stoa:read, stoa:write]}
+//! ```
 
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
+
+use crate::{scopes::ScopesConfig, tenant::TenantConfig};
 
 /// Sets by name. A route names one; the set `default`, if there is one, is for routes that name
 /// none.
@@ -11,4 +20,7 @@ pub type Policies = BTreeMap<String, PolicySetConfig>;
 /// One set. A policy that is not named does not run.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields, default)]
-pub struct PolicySetConfig {}
+pub struct PolicySetConfig {
+    pub tenant: Option<TenantConfig>,
+    pub scopes: Option<ScopesConfig>,
+}

@@ -48,6 +48,9 @@ impl PolicyKind {
     }
 }
 
+/// What one policy says. Both are common: neither is an error of ours.
+pub type Verdict = Result<(), Denial>;
+
 /// Allow or deny, what to do with the request, and how that came about.
 #[derive(Clone, Debug, Default)]
 pub struct Decision {
@@ -58,6 +61,8 @@ pub struct Decision {
     pub headers_to_set: SmallVec<[(HeaderName, HeaderValue); 6]>,
     /// For the response to the client, allowed or denied (`RateLimit`, `Retry-After`).
     pub response_headers: SmallVec<[(HeaderName, HeaderValue); 4]>,
+    /// Credentials that came in the query and do not go on to the upstream, by parameter.
+    pub query_to_remove: SmallVec<[Arc<str>; 1]>,
     pub obligations: Obligations,
     pub identity: Option<Arc<Identity>>,
     pub tenant: Option<Arc<str>>,

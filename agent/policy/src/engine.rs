@@ -1,8 +1,21 @@
 //! Runs the policies of a set in their order.
 
-use std::{collections::BTreeMap, time::Instant};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
-use crate::{config::Policies, context::RequestContext, decision::Decision};
+use http::StatusCode;
+
+use crate::{
+    config::{Policies, PolicySetConfig},
+    context::RequestContext,
+    decision::{Decision, Denial, PolicyKind, Ran, Verdict},
+    error::{BuildError, BuildErrors, Refusal},
+    outside::Outside,
+    scopes::Scopes,
+    tenant::Tenant,
+};
 
 /// Names a set in the engine that gave it; not valid for another engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -12,20 +25,60 @@ pub struct SetId(usize);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BodyNeed {
     None,
-    /// Whole, up to so many bytes; a longer one is refused or passes unread, as configured.
+    /// Whole, up to so many bytes. Of a longer one the door says [`Body::Longer`] and the policy
+    /// that asked refuses it or lets it pass unread, as configured.
+    ///
+    /// [`Body::Longer`]: crate::context::Body::Longer
     UpTo(usize),
 }
 
-/// The policies of one configuration; replaced whole when it changes.
+/// The policies of one configuration; replaced whole when it changes. Workers share it: nothing in
+/// it is locked while requests are decided from what is at hand.
 #[derive(Debug, Default)]
 pub struct Engine {
     names: BTreeMap<String, SetId>,
+    sets: Vec<Loaded>,
+}
+
+/// A set that was built, or the first of its policies that could not be, which denies.
+#[derive(Debug)]
+enum Loaded {
+    Built(Box<PolicySet>),
+    Broken(PolicyKind),
+}
+
+/// `None`: not configured, does not run.
+#[derive(Debug, Default)]
+struct PolicySet {
+    tenant: Option<Tenant>,
+    scopes: Option<Scopes>,
 }
 
 impl Engine {
-    pub fn build(policies: &Policies) -> Self {
-        let names = policies.keys().enumerate().map(|(i, name)| (name.clone(), SetId(i))).collect();
-        Self { names }
+    /// All sets, or all reasons why not: a reload that fails keeps the engine that runs.
+    pub fn build(policies: &Policies, outside: &Outside) -> Result<Self, BuildErrors> {
+        match Self::build_closed(policies, outside) {
+            (engine, None) => Ok(engine),
+            (_, Some(errors)) => Err(errors),
+        }
+    }
+
+    /// For the start, when there is no earlier engine to keep: a set with a policy that cannot be
+    /// built denies every request, and the others work.
+    pub fn build_closed(policies: &Policies, outside: &Outside) -> (Self, Option<BuildErrors>) {
+        let mut engine = Self::default();
+        let mut errors = Vec::new();
+        for (name, config) in policies {
+            let known = errors.len();
+            let built = build_set(name, config, outside, &mut errors);
+            let loaded = match errors.get(known) {
+                None => Loaded::Built(Box::new(built)),
+                Some(error) => Loaded::Broken(error.policy),
+            };
+            engine.names.insert(name.clone(), SetId(engine.sets.len()));
+            engine.sets.push(loaded);
+        }
+        (engine, (!errors.is_empty()).then_some(BuildErrors(errors)))
     }
 
     pub fn find(&self, name: &str) -> Option<SetId> {
@@ -37,8 +90,110 @@ impl Engine {
     }
 
     /// Never waits unless a policy needs an answer from outside that is not at hand.
-    pub async fn decide(&self, _set: SetId, _request: &RequestContext<'_>) -> Decision {
-        let started = Instant::now();
-        Decision { took: started.elapsed(), ..Decision::default() }
+    pub async fn decide(&self, set: SetId, request: &RequestContext<'_>) -> Decision {
+        let mut clock = Clock::start();
+        let mut decision = Decision::default();
+        let verdict = match self.sets.get(set.0) {
+            Some(Loaded::Built(set)) => set.run(request, &mut decision, &mut clock).await,
+            Some(Loaded::Broken(policy)) => Err(unavailable(*policy)),
+            // A set of another engine: whoever asks mixed two configurations.
+            None => Err(unavailable(PolicyKind::Identity)),
+        };
+        decision.denial = verdict.err();
+        decision.took = clock.total();
+        decision
     }
 }
+
+impl PolicySet {
+    async fn run(
+        &self,
+        request: &RequestContext<'_>,
+        decision: &mut Decision,
+        clock: &mut Clock,
+    ) -> Verdict {
+        if let Some(tenant) = &self.tenant {
+            let verdict = tenant.check(request, decision);
+            clock.settle(PolicyKind::Tenant, verdict, decision)?;
+        }
+        if let Some(scopes) = &self.scopes {
+            let verdict = scopes.check(decision);
+            clock.settle(PolicyKind::Scopes, verdict, decision)?;
+        }
+        Ok(())
+    }
+}
+
+fn build_set(
+    name: &str,
+    config: &PolicySetConfig,
+    _outside: &Outside,
+    errors: &mut Vec<BuildError>,
+) -> PolicySet {
+    let mut errors = Collected { set: name, errors };
+    PolicySet {
+        tenant: errors.build(PolicyKind::Tenant, config.tenant.as_ref(), Tenant::build),
+        scopes: errors.build(PolicyKind::Scopes, config.scopes.as_ref(), Scopes::build),
+    }
+}
+
+struct Collected<'a> {
+    set: &'a str,
+    errors: &'a mut Vec<BuildError>,
+}
+
+impl Collected<'_> {
+    fn build<C, P>(
+        &mut self,
+        policy: PolicyKind,
+        config: Option<&C>,
+        build: impl FnOnce(&C) -> Result<P, Refusal>,
+    ) -> Option<P> {
+        match build(config?) {
+            Ok(built) => Some(built),
+            Err(Refusal { key, reason, remedy }) => {
+                let set = self.set.to_owned();
+                self.errors.push(BuildError { set, policy, key, reason, remedy });
+                None
+            }
+        }
+    }
+}
+
+fn unavailable(policy: PolicyKind) -> Denial {
+    Denial {
+        policy,
+        status: StatusCode::SERVICE_UNAVAILABLE,
+        code: "policy_unavailable",
+        reason: "The policies of this route could not be loaded".into(),
+    }
+}
+
+/// Reads the clock once between two policies, not twice around each.
+struct Clock {
+    started: Instant,
+    last: Instant,
+}
+
+impl Clock {
+    fn start() -> Self {
+        let now = Instant::now();
+        Self { started: now, last: now }
+    }
+
+    /// Notes that a policy ran, whatever it said.
+    fn settle(&mut self, policy: PolicyKind, verdict: Verdict, decision: &mut Decision) -> Verdict {
+        let now = Instant::now();
+        decision.ran.push(Ran { policy, took: now.duration_since(self.last) });
+        self.last = now;
+        verdict
+    }
+
+    /// Up to the end of the last policy.
+    fn total(&self) -> Duration {
+        self.last.duration_since(self.started)
+    }
+}
+
+#[cfg(test)]
+mod tests;

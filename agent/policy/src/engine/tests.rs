@@ -1,0 +1,95 @@
+use std::{
+    pin::pin,
+    task::{Context, Poll, Waker},
+};
+
+use http::HeaderMap;
+use serde_json::json;
+
+use super::*;
+use crate::context::tests::request;
+
+fn policies(value: serde_json::Value) -> Policies {
+    serde_json::from_value(value).unwrap()
+}
+
+/// Polls once: what needs nothing from outside must be ready.
+fn decide(engine: &Engine, set: &str, request: &RequestContext<'_>) -> Decision {
+    let id = engine.find(set).unwrap();
+    match pin!(engine.decide(id, request)).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(decision) => decision,
+        Poll::Pending => panic!("the engine waits for nothing"),
+    }
+}
+
+#[test]
+fn an_empty_set_allows() {
+    let engine = Engine::build(&policies(json!({"default": {}})), &Outside::default()).unwrap();
+    let decision = decide(&engine, "default", &request(&HeaderMap::new()));
+    assert!(decision.is_allowed());
+    assert!(decision.ran.is_empty());
+    assert_eq!(engine.find("other"), None);
+}
+
+#[test]
+fn policies_run_in_order_up_to_the_one_that_denies() {
+    let sets = policies(json!({"default": {
+        "scopes": {"any_of": ["a"]},
+        "tenant": {"required": false},
+    }}));
+    let engine = Engine::build(&sets, &Outside::default()).unwrap();
+    let decision = decide(&engine, "default", &request(&HeaderMap::new()));
+    let ran: Vec<_> = decision.ran.iter().map(|ran| ran.policy).collect();
+    assert_eq!(ran, [PolicyKind::Tenant, PolicyKind::Scopes]);
+    assert_eq!(decision.denial.as_ref().unwrap().policy, PolicyKind::Scopes);
+    assert_eq!(decision.took, decision.ran.iter().map(|ran| ran.took).sum());
+}
+
+#[test]
+fn a_set_that_cannot_be_built_fails_a_reload_and_denies_at_the_start() {
+    let sets = policies(json!({
+        "broken": {"scopes": {}, "tenant": {"header": {"sources": []}}},
+        "good": {},
+    }));
+    let errors = Engine::build(&sets, &Outside::default()).unwrap_err();
+    assert_eq!(errors.0.len(), 2);
+    let text = errors.to_string();
+    assert!(text.contains("policies.broken.tenant.header.sources: is empty"), "{text}");
+    assert!(text.contains("policies.broken.scopes: demands nothing; list scopes"), "{text}");
+
+    let (engine, errors) = Engine::build_closed(&sets, &Outside::default());
+    assert_eq!(errors.unwrap().0.len(), 2);
+    let denial = decide(&engine, "broken", &request(&HeaderMap::new())).denial.unwrap();
+    assert_eq!((denial.status.as_u16(), denial.code), (503, "policy_unavailable"));
+    assert!(decide(&engine, "good", &request(&HeaderMap::new())).is_allowed());
+}
+
+#[test]
+fn a_set_of_another_engine_denies() {
+    let engine = Engine::default();
+    let headers = HeaderMap::new();
+    let context = request(&headers);
+    let mut future = pin!(engine.decide(SetId(7), &context));
+    let Poll::Ready(decision) = future.as_mut().poll(&mut Context::from_waker(Waker::noop()))
+    else {
+        panic!("waits");
+    };
+    assert!(!decision.is_allowed());
+}
+
+#[test]
+fn unknown_keys_are_errors() {
+    let error = serde_json::from_value::<Policies>(json!({"default": {"scops": {}}})).unwrap_err();
+    assert!(error.to_string().contains("scops"), "{error}");
+}
+
+#[test]
+fn workers_share_an_engine() {
+    fn is_shared<T: Send + Sync>() {}
+    is_shared::<Engine>();
+    fn is_sent<T: Send>(_: T) {}
+    let engine = Engine::default();
+    let headers = HeaderMap::new();
+    let context = request(&headers);
+    is_sent(engine.decide(SetId(0), &context));
+}
