@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use crate::{scopes::ScopesConfig, tenant::TenantConfig};
+use crate::{identity::IdentityConfig, scopes::ScopesConfig, tenant::TenantConfig};
 
 /// Sets by name. A route names one; the set `default`, if there is one, is for routes that name
 /// none.
@@ -21,6 +21,7 @@ pub type Policies = BTreeMap<String, PolicySetConfig>;
 #[derive(Clone, Debug, Default, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields, default)]
 pub struct PolicySetConfig {
+    pub identity: Option<IdentityConfig>,
     pub tenant: Option<TenantConfig>,
     pub scopes: Option<ScopesConfig>,
 }

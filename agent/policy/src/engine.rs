@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -12,6 +13,7 @@ use crate::{
     context::RequestContext,
     decision::{Decision, Denial, PolicyKind, Ran, Verdict},
     error::{BuildError, BuildErrors, Refusal},
+    identity::{Identities, trusted},
     outside::Outside,
     scopes::Scopes,
     tenant::Tenant,
@@ -50,6 +52,7 @@ enum Loaded {
 /// `None`: not configured, does not run.
 #[derive(Debug, Default)]
 struct PolicySet {
+    identity: Option<Identities>,
     tenant: Option<Tenant>,
     scopes: Option<Scopes>,
 }
@@ -112,6 +115,17 @@ impl PolicySet {
         decision: &mut Decision,
         clock: &mut Clock,
     ) -> Verdict {
+        match (&self.identity, request.stated) {
+            (Some(identity), _) => {
+                let verdict = identity.check(request, decision).await;
+                clock.settle(PolicyKind::Identity, verdict, decision)?;
+            }
+            // Nobody checks identities here: the caller of a decision door knows best.
+            (None, Some(stated)) => {
+                decision.identity = trusted::stated_identity(stated).map(Arc::new);
+            }
+            (None, None) => {}
+        }
         if let Some(tenant) = &self.tenant {
             let verdict = tenant.check(request, decision);
             clock.settle(PolicyKind::Tenant, verdict, decision)?;
@@ -127,11 +141,14 @@ impl PolicySet {
 fn build_set(
     name: &str,
     config: &PolicySetConfig,
-    _outside: &Outside,
+    outside: &Outside,
     errors: &mut Vec<BuildError>,
 ) -> PolicySet {
     let mut errors = Collected { set: name, errors };
     PolicySet {
+        identity: errors.build(PolicyKind::Identity, config.identity.as_ref(), |identity| {
+            Identities::build(identity, outside)
+        }),
         tenant: errors.build(PolicyKind::Tenant, config.tenant.as_ref(), Tenant::build),
         scopes: errors.build(PolicyKind::Scopes, config.scopes.as_ref(), Scopes::build),
     }

@@ -10,11 +10,13 @@
 //! decision.
 #![forbid(unsafe_code)]
 
+pub mod clock;
 pub mod config;
 pub mod context;
 pub mod decision;
 pub mod engine;
 pub mod error;
+pub mod identity;
 pub mod outside;
 pub mod scopes;
 pub mod sources;

@@ -42,7 +42,7 @@ fn policies_run_in_order_up_to_the_one_that_denies() {
     let ran: Vec<_> = decision.ran.iter().map(|ran| ran.policy).collect();
     assert_eq!(ran, [PolicyKind::Tenant, PolicyKind::Scopes]);
     assert_eq!(decision.denial.as_ref().unwrap().policy, PolicyKind::Scopes);
-    assert_eq!(decision.took, decision.ran.iter().map(|ran| ran.took).sum());
+    assert_eq!(decision.took, decision.ran.iter().map(|ran| ran.took).sum::<Duration>());
 }
 
 #[test]
