@@ -223,7 +223,8 @@ fn what_cannot_work_is_refused_by_name() {
         edit(&mut config);
         refusal(json!({"methods": [{"jwt": config}]})).key
     };
-    let cases: [(&dyn Fn(&mut Value), &str); 11] = [
+    type Edit<'a> = &'a dyn Fn(&mut Value);
+    let cases: [(Edit<'_>, &str); 11] = [
         (&|c| c["issuer"] = json!([]), "issuer"),
         (&|c| c["audience"] = json!([]), "audience"),
         (&|c| c["any_audience"] = json!(true), "any_audience"),
