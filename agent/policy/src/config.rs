@@ -11,7 +11,10 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use crate::{identity::IdentityConfig, scopes::ScopesConfig, tenant::TenantConfig};
+use crate::{
+    guardrails::GuardrailsConfig, identity::IdentityConfig, scopes::ScopesConfig,
+    tenant::TenantConfig,
+};
 
 /// Sets by name. A route names one; the set `default`, if there is one, is for routes that name
 /// none.
@@ -24,4 +27,5 @@ pub struct PolicySetConfig {
     pub identity: Option<IdentityConfig>,
     pub tenant: Option<TenantConfig>,
     pub scopes: Option<ScopesConfig>,
+    pub guardrails: Option<GuardrailsConfig>,
 }

@@ -64,6 +64,11 @@ pub struct Decision {
     /// Credentials that came in the query and do not go on to the upstream, by parameter.
     pub query_to_remove: SmallVec<[Arc<str>; 1]>,
     pub obligations: Obligations,
+    /// The body that goes on in place of the one that was read, with personal data masked. Its
+    /// length differs; digests and signatures of the other no longer hold.
+    pub masked_body: Option<Vec<u8>>,
+    /// What a policy saw and let pass, for logs and metrics.
+    pub notes: SmallVec<[Note; 1]>,
     pub identity: Option<Arc<Identity>>,
     pub tenant: Option<Arc<str>>,
     pub rate_limit: Option<RateLimitState>,
@@ -76,6 +81,20 @@ impl Decision {
     pub fn is_allowed(&self) -> bool {
         self.denial.is_none()
     }
+
+    pub(crate) fn note(&mut self, policy: PolicyKind, code: &'static str) {
+        self.notes.push(Note { policy, code, detail: String::new() });
+    }
+}
+
+/// Something that would have been refused, or was mended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Note {
+    pub policy: PolicyKind,
+    /// For programs, as a denial's.
+    pub code: &'static str,
+    /// For people; empty where the code says it all.
+    pub detail: String,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,12 +117,14 @@ pub struct Denial {
 /// What the door that asked must still do.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Obligations {
-    /// Mask personal data in the request's body before it goes on.
+    /// Send `Decision::masked_body` in place of the request's.
     pub mask_request: bool,
-    /// Mask personal data in the response's body.
+    /// Ask `Engine::check_response`, which masks personal data.
     pub mask_response: bool,
-    /// Check the response against the approved contract.
+    /// Ask `Engine::check_response`, which compares with the approved contract.
     pub validate_response: bool,
+    /// Stop a request whose body turns out longer, with 413.
+    pub request_body_limit: Option<u64>,
 }
 
 /// Who is asking, as far as a policy has verified it.

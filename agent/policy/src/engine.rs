@@ -13,6 +13,7 @@ use crate::{
     context::RequestContext,
     decision::{Decision, Denial, PolicyKind, Ran, Verdict},
     error::{BuildError, BuildErrors, Refusal},
+    guardrails::Guardrails,
     identity::{Identities, trusted},
     outside::Outside,
     scopes::Scopes,
@@ -55,6 +56,7 @@ struct PolicySet {
     identity: Option<Identities>,
     tenant: Option<Tenant>,
     scopes: Option<Scopes>,
+    guardrails: Option<Guardrails>,
 }
 
 impl Engine {
@@ -134,6 +136,10 @@ impl PolicySet {
             let verdict = scopes.check(decision);
             clock.settle(PolicyKind::Scopes, verdict, decision)?;
         }
+        if let Some(guardrails) = &self.guardrails {
+            let verdict = guardrails.check(request, decision);
+            clock.settle(PolicyKind::Guardrails, verdict, decision)?;
+        }
         Ok(())
     }
 }
@@ -151,6 +157,11 @@ fn build_set(
         }),
         tenant: errors.build(PolicyKind::Tenant, config.tenant.as_ref(), Tenant::build),
         scopes: errors.build(PolicyKind::Scopes, config.scopes.as_ref(), Scopes::build),
+        guardrails: errors.build(
+            PolicyKind::Guardrails,
+            config.guardrails.as_ref(),
+            Guardrails::build,
+        ),
     }
 }
 

@@ -16,6 +16,7 @@ pub mod context;
 pub mod decision;
 pub mod engine;
 pub mod error;
+pub mod guardrails;
 pub mod identity;
 pub mod outside;
 pub mod scopes;
