@@ -12,8 +12,8 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 
 use crate::{
-    guardrails::GuardrailsConfig, identity::IdentityConfig, scopes::ScopesConfig,
-    tenant::TenantConfig,
+    contract::ContractConfig, guardrails::GuardrailsConfig, identity::IdentityConfig,
+    scopes::ScopesConfig, tenant::TenantConfig,
 };
 
 /// Sets by name. A route names one; the set `default`, if there is one, is for routes that name
@@ -28,4 +28,5 @@ pub struct PolicySetConfig {
     pub tenant: Option<TenantConfig>,
     pub scopes: Option<ScopesConfig>,
     pub guardrails: Option<GuardrailsConfig>,
+    pub contract: Option<ContractConfig>,
 }

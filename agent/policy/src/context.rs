@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
-use http::{HeaderMap, Method};
+use http::{HeaderMap, Method, StatusCode};
 
 /// The door that a request came through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +45,17 @@ pub struct RequestContext<'a> {
     /// The upstream that the route leads to, by name, if it is known already.
     pub upstream: Option<&'a str>,
     /// Read as far as `Engine::body_need` asks.
+    pub body: Body<'a>,
+}
+
+/// What the upstream answered.
+#[derive(Clone, Copy, Debug)]
+pub struct ResponseContext<'a> {
+    /// Of the request.
+    pub method: &'a Method,
+    pub status: StatusCode,
+    pub headers: &'a HeaderMap,
+    /// Read as far as `Engine::response_body_need` asks.
     pub body: Body<'a>,
 }
 

@@ -5,6 +5,8 @@ use std::{borrow::Cow, sync::Arc, time::Duration};
 use http::{HeaderName, HeaderValue, StatusCode};
 use smallvec::SmallVec;
 
+use crate::contract::OperationId;
+
 /// The policies, in the order in which they run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum PolicyKind {
@@ -71,6 +73,8 @@ pub struct Decision {
     pub notes: SmallVec<[Note; 1]>,
     pub identity: Option<Arc<Identity>>,
     pub tenant: Option<Arc<str>>,
+    /// What the contract calls the request; for `Engine::check_response`.
+    pub operation: Option<OperationId>,
     pub rate_limit: Option<RateLimitState>,
     /// Which policies ran, in order, and how long each took.
     pub ran: SmallVec<[Ran; 9]>,
@@ -85,6 +89,16 @@ impl Decision {
     pub(crate) fn note(&mut self, policy: PolicyKind, code: &'static str) {
         self.notes.push(Note { policy, code, detail: String::new() });
     }
+}
+
+/// What becomes of a response.
+#[derive(Clone, Debug, Default)]
+pub struct ResponseDecision {
+    /// `None`: it goes on. Otherwise this is answered in its place.
+    pub denial: Option<Denial>,
+    /// The body that goes on in place of the one that was read.
+    pub masked_body: Option<Vec<u8>>,
+    pub notes: SmallVec<[Note; 1]>,
 }
 
 /// Something that would have been refused, or was mended.

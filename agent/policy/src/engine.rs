@@ -6,12 +6,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use http::StatusCode;
+use http::{HeaderMap, StatusCode};
 
 use crate::{
     config::{Policies, PolicySetConfig},
-    context::RequestContext,
-    decision::{Decision, Denial, PolicyKind, Ran, Verdict},
+    context::{RequestContext, ResponseContext},
+    contract::{Contract, OperationId},
+    decision::{Decision, Denial, Note, PolicyKind, Ran, ResponseDecision, Verdict},
     error::{BuildError, BuildErrors, Refusal},
     guardrails::Guardrails,
     identity::{Identities, trusted},
@@ -25,7 +26,7 @@ use crate::{
 pub struct SetId(usize);
 
 /// What must be read of a request's body before the policies can decide.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum BodyNeed {
     None,
     /// Whole, up to so many bytes. Of a longer one the door says [`Body::Longer`] and the policy
@@ -57,6 +58,7 @@ struct PolicySet {
     tenant: Option<Tenant>,
     scopes: Option<Scopes>,
     guardrails: Option<Guardrails>,
+    contract: Option<Contract>,
 }
 
 impl Engine {
@@ -90,8 +92,74 @@ impl Engine {
         self.names.get(name).copied()
     }
 
-    pub fn body_need(&self, _set: SetId) -> BodyNeed {
-        BodyNeed::None
+    /// Asked with a context whose body is not read yet. Most requests need nothing of theirs.
+    pub fn body_need(&self, set: SetId, request: &RequestContext<'_>) -> BodyNeed {
+        let Some(set) = self.built(set) else { return BodyNeed::None };
+        let guardrails = set.guardrails.as_ref().map(|policy| policy.body_need(request));
+        let contract = set.contract.as_ref().map(|policy| policy.body_need(request));
+        guardrails.max(contract).unwrap_or(BodyNeed::None)
+    }
+
+    /// What must be read of a response before [`check_response`](Self::check_response); asked where
+    /// `Obligations` say that responses are looked at.
+    pub fn response_body_need(
+        &self,
+        set: SetId,
+        operation: Option<OperationId>,
+        status: StatusCode,
+        headers: &HeaderMap,
+    ) -> BodyNeed {
+        let Some(set) = self.built(set) else { return BodyNeed::None };
+        let guardrails = set.guardrails.as_ref().map(|policy| policy.response_body_need(headers));
+        let contract = set.contract.as_ref();
+        let contract = contract.map(|policy| policy.response_body_need(operation, status, headers));
+        guardrails.max(contract).unwrap_or(BodyNeed::None)
+    }
+
+    /// Checks what the upstream answered, as it answered it, and masks personal data in it.
+    /// `operation` is that of the decision on the request, by this engine.
+    pub fn check_response(
+        &self,
+        set: SetId,
+        operation: Option<OperationId>,
+        response: &ResponseContext<'_>,
+    ) -> ResponseDecision {
+        let mut decision = ResponseDecision::default();
+        let Some(set) = self.built(set) else {
+            decision.denial = Some(unavailable(PolicyKind::Contract));
+            return decision;
+        };
+        if let Some(contract) = &set.contract {
+            match contract.check_response(operation, response) {
+                Ok(note) => decision.notes.extend(note),
+                Err(denial) => {
+                    decision.denial = Some(denial);
+                    return decision;
+                }
+            }
+        }
+        if let Some(guardrails) = &set.guardrails {
+            match guardrails.check_response(response.headers, response.body) {
+                Ok((body, code)) => {
+                    decision.masked_body = body;
+                    let policy = PolicyKind::Guardrails;
+                    decision.notes.extend(code.map(|code| Note {
+                        policy,
+                        code,
+                        detail: String::new(),
+                    }));
+                }
+                Err(denial) => decision.denial = Some(denial),
+            }
+        }
+        decision
+    }
+
+    fn built(&self, set: SetId) -> Option<&PolicySet> {
+        match self.sets.get(set.0)? {
+            Loaded::Built(set) => Some(set),
+            Loaded::Broken(_) => None,
+        }
     }
 
     /// Never waits unless a policy needs an answer from outside that is not at hand.
@@ -140,6 +208,10 @@ impl PolicySet {
             let verdict = guardrails.check(request, decision);
             clock.settle(PolicyKind::Guardrails, verdict, decision)?;
         }
+        if let Some(contract) = &self.contract {
+            let verdict = contract.check(request, decision);
+            clock.settle(PolicyKind::Contract, verdict, decision)?;
+        }
         Ok(())
     }
 }
@@ -162,6 +234,9 @@ fn build_set(
             config.guardrails.as_ref(),
             Guardrails::build,
         ),
+        contract: errors.build(PolicyKind::Contract, config.contract.as_ref(), |contract| {
+            Contract::build(contract, outside)
+        }),
     }
 }
 

@@ -13,6 +13,7 @@
 pub mod clock;
 pub mod config;
 pub mod context;
+pub mod contract;
 pub mod decision;
 pub mod engine;
 pub mod error;
