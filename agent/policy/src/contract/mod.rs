@@ -1,6 +1,7 @@
 //! Contract validation: requests and responses against an approved `OpenAPI` 3 or UAC contract.
 
 mod document;
+mod json;
 mod operation;
 mod template;
 

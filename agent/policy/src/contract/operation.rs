@@ -7,6 +7,7 @@ use jsonschema::Validator;
 use percent_encoding::percent_decode_str;
 use serde_json::Value;
 
+use super::json;
 use crate::{
     context::{Body, RequestContext, ResponseContext},
     decision::{Note, PolicyKind},
@@ -214,9 +215,9 @@ impl Content {
             Body::Unread => return vec![Problem::new(place, "was not read")],
             Body::Whole(body) => body,
         };
-        match serde_json::from_slice::<Value>(body) {
+        match json::parse(body) {
             Ok(value) => violation(place, schema, &value).into_iter().collect(),
-            Err(_) => vec![Problem::new(place, "is not JSON")],
+            Err(wrong) => vec![Problem::new(place, wrong)],
         }
     }
 }

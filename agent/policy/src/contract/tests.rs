@@ -164,6 +164,7 @@ fn bodies_are_what_their_schemas_say() {
         (r#"{"item":"x","extra":1}"#, "body:"),
         ("[]", "body:"),
         ("{", "body: is not JSON"),
+        (r#"{"item":"x","count":1,"count":2}"#, "body: is JSON with a member named twice"),
         ("", "body: is missing"),
     ] {
         let (status, reason) = json(bad).unwrap_err();

@@ -7,7 +7,7 @@ use http::HeaderMap;
 use serde_json::json;
 
 use super::*;
-use crate::context::tests::request;
+use crate::context::{Body, Stated, tests::request};
 
 fn policies(value: serde_json::Value) -> Policies {
     serde_json::from_value(value).unwrap()
@@ -75,6 +75,62 @@ fn a_set_of_another_engine_denies() {
         panic!("waits");
     };
     assert!(!decision.is_allowed());
+}
+
+#[test]
+fn bodies_are_read_as_far_as_the_policies_of_the_set_need() {
+    let document = json!({"openapi": "3.1.0", "paths": {"/": {"post": {
+        "requestBody": {"content": {"application/json": {"schema": {"type": "object"}}}},
+        "responses": {"200": {"content": {"application/json": {"schema": {"type": "array"}}}}},
+    }}}});
+    let sets = policies(json!({
+        "none": {},
+        "both": {
+            "guardrails": {"personal_data": {"request": "mask", "up_to": "1KiB"}},
+            "contract": {"document": document, "requests": "block", "responses": "block", "up_to": "2KiB"},
+        },
+    }));
+    let engine = Engine::build(&sets, &Outside::default()).unwrap();
+    let mut headers = HeaderMap::new();
+    headers.insert("content-type", http::HeaderValue::from_static("application/json"));
+    let mut context = request(&headers);
+    let (none, both) = (engine.find("none").unwrap(), engine.find("both").unwrap());
+    assert_eq!(engine.body_need(none, &context), BodyNeed::None);
+    assert_eq!(engine.body_need(both, &context), BodyNeed::UpTo(1 << 10));
+    let method = http::Method::POST;
+    context.method = &method;
+    assert_eq!(engine.body_need(both, &context), BodyNeed::UpTo(2 << 10));
+
+    context.body = Body::Whole(br#"{"mail":"jane@acme.example"}"#);
+    let decision = decide(&engine, "both", &context);
+    assert!(decision.is_allowed(), "{:?}", decision.denial);
+    assert_eq!(decision.masked_body.as_deref(), Some(&br#"{"mail":"[REDACTED]"}"#[..]));
+    let status = StatusCode::OK;
+    let operation = decision.operation;
+    let need = engine.response_body_need(both, operation, status, &headers);
+    assert_eq!(need, BodyNeed::UpTo(2 << 10));
+    let answer = |body| {
+        let response = ResponseContext { method: &method, status, headers: &headers, body };
+        engine.check_response(both, operation, &response)
+    };
+    let good = answer(Body::Whole(br#"["jane@acme.example"]"#));
+    assert_eq!(good.masked_body.as_deref(), Some(&br#"["[REDACTED]"]"#[..]));
+    assert_eq!(answer(Body::Whole(b"{}")).denial.unwrap().code, "response_contract");
+}
+
+#[test]
+fn the_decision_doors_caller_is_believed_where_nobody_checks_identities() {
+    let sets = policies(json!({
+        "open": {"scopes": {"any_of": ["a"]}},
+        "strict": {"identity": {"methods": [{"trusted": {"sources": ["10.0.0.0/8"], "stated": false}}]}},
+    }));
+    let engine = Engine::build(&sets, &Outside::default()).unwrap();
+    let headers = HeaderMap::new();
+    let stated = Stated { id: Some("u1".into()), scopes: vec!["a".into()], ..Stated::default() };
+    let mut context = request(&headers);
+    context.stated = Some(&stated);
+    assert!(decide(&engine, "open", &context).is_allowed());
+    assert_eq!(decide(&engine, "strict", &context).denial.unwrap().code, "credentials_missing");
 }
 
 #[test]

@@ -5,7 +5,7 @@ pub mod masking;
 
 use http::{
     HeaderMap, HeaderValue, StatusCode,
-    header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE},
+    header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, RANGE},
 };
 use serde::Deserialize;
 
@@ -145,7 +145,10 @@ impl Guardrails {
         let Some(personal) = &self.personal else { return Ok(()) };
         if personal.response != Action::Off {
             decision.obligations.mask_response = true;
-            // We could not read the response otherwise.
+            // We could not read the response otherwise, and a part of it may be cut anywhere.
+            if request.headers.contains_key(RANGE) {
+                decision.headers_to_remove.push(RANGE);
+            }
             if request.headers.contains_key(ACCEPT_ENCODING) {
                 decision
                     .headers_to_set

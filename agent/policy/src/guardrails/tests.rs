@@ -235,11 +235,13 @@ fn responses_are_masked_and_asked_for_uncompressed() {
         config.clone(),
         |headers| {
             headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("gzip"));
+            headers.insert(RANGE, HeaderValue::from_static("bytes=3-"));
         },
         Body::Unread,
     );
     assert_eq!(code(verdict), Ok(()));
     assert!(decision.obligations.mask_response);
+    assert_eq!(decision.headers_to_remove[0], RANGE);
     assert_eq!(decision.headers_to_set[0], (ACCEPT_ENCODING, HeaderValue::from_static("identity")));
     let guardrails = Guardrails::build(&serde_json::from_value(config).unwrap()).unwrap();
     let mut headers = HeaderMap::new();
