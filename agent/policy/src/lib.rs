@@ -10,6 +10,7 @@
 //! decision.
 #![forbid(unsafe_code)]
 
+pub mod circuit_breaker;
 pub mod clock;
 pub mod config;
 pub mod context;
