@@ -192,7 +192,7 @@ mod tests {
 
     #[test]
     fn threads_that_insert_at_once_share_one_place() {
-        let table: Arc<CounterTable<1>> = Arc::new(CounterTable::new(4096));
+        let table: Arc<CounterTable<1>> = Arc::new(CounterTable::new(65_536));
         let threads: Vec<_> = (0..8)
             .map(|_| {
                 let table = table.clone();

@@ -8,13 +8,13 @@ use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
 use crate::{
-    moment::Moment,
     context::RequestContext,
     counter_table::{CounterTable, Key},
     counters::{Answers, Caller, Draw, OnLoss, Scope, SharedCounters, seconds_up},
     decision::{Decision, Denial, PolicyKind, RateLimitState, Verdict},
     error::Refusal,
     gcra::{Answer, Rate},
+    moment::Moment,
     plan::{Plan, Plans},
 };
 
@@ -396,16 +396,20 @@ fn tightness(answer: &Answer) -> (bool, Duration, u64) {
 }
 
 fn unavailable() -> Outcome {
-    let denial = Denial {
-        policy: PolicyKind::RateLimit,
-        status: StatusCode::SERVICE_UNAVAILABLE,
-        code: "limits_unavailable",
-        reason: "The rate limits cannot be checked now. Try again in 1 s".into(),
-    };
     Outcome {
-        denial: Some(denial),
+        denial: Some(unavailable_denial(PolicyKind::RateLimit)),
         headers: SmallVec::from_iter([(RETRY_AFTER, HeaderValue::from(1u64))]),
         state: None,
+    }
+}
+
+/// The denial while shared counters are lost and no request may go uncounted.
+pub(crate) fn unavailable_denial(policy: PolicyKind) -> Denial {
+    Denial {
+        policy,
+        status: StatusCode::SERVICE_UNAVAILABLE,
+        code: "limits_unavailable",
+        reason: "The limits cannot be checked now. Try again in 1 s".into(),
     }
 }
 

@@ -28,11 +28,11 @@ use serde::{Deserialize, Serialize};
 
 use self::failures::Failures;
 use crate::{
-    moment::Moment,
     context::RequestContext,
     counters::seconds_up,
     decision::{Decision, Denial, PolicyKind, Verdict},
     error::Refusal,
+    moment::Moment,
     units::Span,
 };
 
