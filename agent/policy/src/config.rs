@@ -12,7 +12,8 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 
 use crate::{
-    contract::ContractConfig, guardrails::GuardrailsConfig, identity::IdentityConfig,
+    circuit_breaker::CircuitBreakerConfig, contract::ContractConfig, guardrails::GuardrailsConfig,
+    identity::IdentityConfig, quota::QuotaConfig, rate_limit::RateLimitConfig, rego::RegoConfig,
     scopes::ScopesConfig, tenant::TenantConfig,
 };
 
@@ -26,7 +27,11 @@ pub type Policies = BTreeMap<String, PolicySetConfig>;
 pub struct PolicySetConfig {
     pub identity: Option<IdentityConfig>,
     pub tenant: Option<TenantConfig>,
+    pub rate_limit: Option<RateLimitConfig>,
+    pub quota: Option<QuotaConfig>,
     pub scopes: Option<ScopesConfig>,
+    pub rego: Option<RegoConfig>,
     pub guardrails: Option<GuardrailsConfig>,
     pub contract: Option<ContractConfig>,
+    pub circuit_breaker: Option<CircuitBreakerConfig>,
 }

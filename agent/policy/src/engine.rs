@@ -9,6 +9,7 @@ use std::{
 use http::{HeaderMap, StatusCode};
 
 use crate::{
+    circuit_breaker::{CircuitBreaker, CircuitBreakerConfig},
     config::{Policies, PolicySetConfig},
     context::{RequestContext, ResponseContext},
     contract::{Contract, OperationId},
@@ -16,7 +17,11 @@ use crate::{
     error::{BuildError, BuildErrors, Refusal},
     guardrails::Guardrails,
     identity::{Identities, trusted},
+    moment::Moment,
     outside::Outside,
+    quota::Quotas,
+    rate_limit::RateLimiter,
+    rego::Rego,
     scopes::Scopes,
     tenant::Tenant,
 };
@@ -56,9 +61,13 @@ enum Loaded {
 struct PolicySet {
     identity: Option<Identities>,
     tenant: Option<Tenant>,
+    rate_limit: Option<RateLimiter>,
+    quota: Option<Quotas>,
     scopes: Option<Scopes>,
+    rego: Option<Rego>,
     guardrails: Option<Guardrails>,
     contract: Option<Contract>,
+    circuit_breaker: Option<CircuitBreaker>,
 }
 
 impl Engine {
@@ -155,6 +164,12 @@ impl Engine {
         decision
     }
 
+    /// The breaker configuration of a set's upstreams: whoever sends requests to them makes each
+    /// its breaker by it, in [`Outside::breakers`].
+    pub fn breaker_config(&self, set: SetId) -> Option<CircuitBreakerConfig> {
+        Some(self.built(set)?.circuit_breaker.as_ref()?.config())
+    }
+
     fn built(&self, set: SetId) -> Option<&PolicySet> {
         match self.sets.get(set.0)? {
             Loaded::Built(set) => Some(set),
@@ -200,9 +215,21 @@ impl PolicySet {
             let verdict = tenant.check(request, decision);
             clock.settle(PolicyKind::Tenant, verdict, decision)?;
         }
+        if let Some(limits) = &self.rate_limit {
+            let verdict = limits.check(request, decision, Moment::read()).await;
+            clock.settle(PolicyKind::RateLimit, verdict, decision)?;
+        }
+        if let Some(quotas) = &self.quota {
+            let verdict = quotas.check(request, decision, Moment::read()).await;
+            clock.settle(PolicyKind::Quota, verdict, decision)?;
+        }
         if let Some(scopes) = &self.scopes {
             let verdict = scopes.check(decision);
             clock.settle(PolicyKind::Scopes, verdict, decision)?;
+        }
+        if let Some(rego) = &self.rego {
+            let verdict = rego.check(request, decision).await;
+            clock.settle(PolicyKind::Rego, verdict, decision)?;
         }
         if let Some(guardrails) = &self.guardrails {
             let verdict = guardrails.check(request, decision);
@@ -211,6 +238,10 @@ impl PolicySet {
         if let Some(contract) = &self.contract {
             let verdict = contract.check(request, decision);
             clock.settle(PolicyKind::Contract, verdict, decision)?;
+        }
+        if let Some(breaker) = &self.circuit_breaker {
+            let verdict = breaker.check(request, decision, Moment::read());
+            clock.settle(PolicyKind::CircuitBreaker, verdict, decision)?;
         }
         Ok(())
     }
@@ -228,7 +259,18 @@ fn build_set(
             Identities::build(identity, outside)
         }),
         tenant: errors.build(PolicyKind::Tenant, config.tenant.as_ref(), Tenant::build),
+        rate_limit: errors.build(PolicyKind::RateLimit, config.rate_limit.as_ref(), |limits| {
+            let (table, shared) = (outside.limits.clone(), outside.shared.clone());
+            RateLimiter::build(name, limits, &outside.plans, table, shared)
+        }),
+        quota: errors.build(PolicyKind::Quota, config.quota.as_ref(), |quotas| {
+            let (book, shared) = (outside.quotas.clone(), outside.shared.clone());
+            Quotas::build(name, quotas, &outside.plans, book, shared)
+        }),
         scopes: errors.build(PolicyKind::Scopes, config.scopes.as_ref(), Scopes::build),
+        rego: errors.build(PolicyKind::Rego, config.rego.as_ref(), |rego| {
+            Rego::build(rego, outside.documents.as_deref(), outside.opa.clone())
+        }),
         guardrails: errors.build(
             PolicyKind::Guardrails,
             config.guardrails.as_ref(),
@@ -237,6 +279,11 @@ fn build_set(
         contract: errors.build(PolicyKind::Contract, config.contract.as_ref(), |contract| {
             Contract::build(contract, outside)
         }),
+        circuit_breaker: errors.build(
+            PolicyKind::CircuitBreaker,
+            config.circuit_breaker.as_ref(),
+            |breaker| CircuitBreaker::build(breaker, outside.breakers.clone()),
+        ),
     }
 }
 

@@ -4,6 +4,11 @@ use std::{fmt, sync::Arc};
 
 pub use crate::identity::jwt::key_source::{Delivery, KeyRing, KeyState};
 
+use crate::{
+    circuit_breaker::Breakers, counters::SharedCounters, plan::Plans, quota::QuotaBook,
+    rate_limit::LimitTable, rego::RemoteOpa,
+};
+
 /// Handed to [`Engine::build`](crate::engine::Engine::build). Made once and kept over reloads, so
 /// that what it holds (fetched keys, counters) outlives one configuration.
 #[derive(Clone, Debug, Default)]
@@ -12,6 +17,14 @@ pub struct Outside {
     pub keys: Arc<KeyRing>,
     /// Documents that the configuration refers to.
     pub documents: Option<Arc<dyn Documents>>,
+    pub plans: Arc<Plans>,
+    /// The counters of this process.
+    pub limits: Arc<LimitTable>,
+    pub quotas: Arc<QuotaBook>,
+    /// Those of several nodes together; `None`: each counts for itself.
+    pub shared: Option<Arc<dyn SharedCounters>>,
+    pub breakers: Arc<Breakers>,
+    pub opa: Option<Arc<dyn RemoteOpa>>,
 }
 
 /// Fetches key sets over the network.

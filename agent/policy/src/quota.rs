@@ -98,7 +98,9 @@ fn periods(limits: QuotaLimits, unix: u64) -> (Period, Period) {
 /// Months since January 1970, and the day (since 1970) on which the next one begins.
 fn month_of(day: u64) -> (u64, u64) {
     let (mut year, mut left) = (1970, day);
-    let is_leap = |year: u64| year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+    let is_leap = |year: u64| {
+        year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400))
+    };
     // 400 years are always as long: no loop over a clock gone wild.
     year += left / 146_097 * 400;
     left %= 146_097;
@@ -160,7 +162,14 @@ pub struct QuotaBook {
 #[derive(Debug, Default)]
 pub struct Written(HashMap<Key, [u64; 2]>);
 
+impl Default for QuotaBook {
+    fn default() -> Self {
+        Self::new(1 << 16)
+    }
+}
+
 impl QuotaBook {
+    /// Room for so many counters.
     pub fn new(capacity: usize) -> Self {
         Self { table: CounterTable::new(capacity), names: Mutex::default() }
     }

@@ -131,6 +131,13 @@ fn rates_of_plan(plan: &Plan) -> Rates {
 #[derive(Debug)]
 pub struct LimitTable(CounterTable<2>);
 
+impl Default for LimitTable {
+    /// Room for as many as a node is likely to see in a minute: 1.5 MB.
+    fn default() -> Self {
+        Self::new(1 << 16)
+    }
+}
+
 impl LimitTable {
     /// Room for the counters of so many subjects, 24 bytes each.
     pub fn new(capacity: usize) -> Self {

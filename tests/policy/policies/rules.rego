@@ -36,9 +36,13 @@ first := s if {
 	i == 0
 }
 
-mocked := data.test.f(1) with input.number as 3
+mocked := x if {
+	x := f(input.number) with input.number as 3
+}
 
-replaced := verdict with input as {"user": "a", "token": {"sub": "a"}}
+replaced := x if {
+	x := verdict with input as {"user": "a", "token": {"sub": "a"}}
+}
 
 result := {
 	"verdict": verdict, "maybe": [m | m := maybe], "nested": nested, "partial": partial,

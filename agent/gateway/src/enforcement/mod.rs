@@ -1,8 +1,12 @@
-//! What the policy engine needs from outside, with IO: issuers' keys and documents.
+//! What the policy engine needs from outside, with IO: issuers' keys, documents,
+//! counters that nodes share (Redis) or that survive a restart (redb), a real OPA.
 
 pub mod documents;
 pub mod http_client;
 pub mod jwks;
+pub mod opa;
+pub mod quota_store;
+pub mod redis;
 
 use std::{path::PathBuf, sync::Arc};
 
@@ -28,5 +32,6 @@ pub fn outside(
     Ok(Outside {
         keys: Arc::new(KeyRing::new(Arc::new(JwksFetcher::new(client, control)))),
         documents: Some(Arc::new(FileDocuments::new(base))),
+        ..Outside::default()
     })
 }

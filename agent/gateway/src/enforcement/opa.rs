@@ -26,7 +26,9 @@ const MOST_IDLE: usize = 64;
 const LONGEST_ANSWER: usize = 1 << 20;
 
 #[derive(Debug, thiserror::Error)]
-#[error("--opa-endpoint `{0}` is no address of an OPA. Give http://HOST:PORT, such as http://127.0.0.1:8181")]
+#[error(
+    "--opa-endpoint `{0}` is no address of an OPA. Give http://HOST:PORT, such as http://127.0.0.1:8181"
+)]
 pub struct OpaEndpointError(String);
 
 /// An OPA somewhere.

@@ -17,7 +17,9 @@ const WRITE_EVERY: Duration = Duration::from_millis(900);
 
 #[derive(Debug, thiserror::Error)]
 pub enum QuotaStoreError {
-    #[error("cannot use {path}: {reason}. Give another directory with --state-dir, or move the file away: quotas then begin again")]
+    #[error(
+        "cannot use {path}: {reason}. Give another directory with --state-dir, or move the file away: quotas then begin again"
+    )]
     Open { path: String, reason: redb::Error },
     #[error("cannot write quotas: {0}")]
     Write(#[from] redb::Error),
@@ -33,13 +35,11 @@ impl QuotaStore {
         let path = directory.join("quotas.redb");
         let opened = Database::builder().set_cache_size(1 << 20).create(&path);
         let shown = || path.display().to_string();
-        let database = opened
-            .map_err(|e| QuotaStoreError::Open { path: shown(), reason: e.into() })?;
+        let database =
+            opened.map_err(|e| QuotaStoreError::Open { path: shown(), reason: e.into() })?;
         let store = Self { database };
         // Made now, so that reading never has to tell an empty store from a damaged one.
-        store
-            .write(&[])
-            .map_err(|reason| QuotaStoreError::Open { path: shown(), reason })?;
+        store.write(&[]).map_err(|reason| QuotaStoreError::Open { path: shown(), reason })?;
         Ok(store)
     }
 
@@ -144,8 +144,7 @@ mod tests {
     fn the_last_counts_are_written_when_it_stops() {
         let dir = tempfile::tempdir().unwrap();
         let book = Arc::new(QuotaBook::new(64));
-        let runtime =
-            tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let (stop, stopped) = watch::channel(false);
             let store = QuotaStore::open(dir.path()).unwrap();

@@ -202,21 +202,21 @@ impl SharedCounters for SharedInRedis {
             if raw.len() != 2 * rates().count() {
                 return Err(Unavailable);
             }
-            let answer = |((_, rate), raw): ((_, &stoa_policy::gcra::Rate), &[u64])| {
+            let answer = |((_, rate), raw): ((_, &stoa_policy::gcra::Rate), &[u64; 2])| {
                 let ahead = Duration::from_micros(raw[1]);
                 match (raw[0], ahead.checked_sub(rate.tolerance())) {
-                    (0, left) => Answer::Refused {
-                        retry_after: left.unwrap_or_default(),
-                        full_after: ahead,
-                    },
+                    (0, left) => {
+                        Answer::Refused { retry_after: left.unwrap_or_default(), full_after: ahead }
+                    }
                     _ => Answer::Admitted {
                         remaining: (rate.tolerance().saturating_sub(ahead).as_nanos()
-                            / rate.interval().as_nanos().max(1)) as u64,
+                            / rate.interval().as_nanos().max(1))
+                            as u64,
                         full_after: ahead + rate.interval(),
                     },
                 }
             };
-            Ok(rates().zip(raw.chunks_exact(2)).map(answer).collect())
+            Ok(rates().zip(raw.as_chunks::<2>().0).map(answer).collect())
         })
     }
 
@@ -236,8 +236,9 @@ impl SharedCounters for SharedInRedis {
             if raw.len() != 1 + 2 * counts.len() {
                 return Err(Unavailable);
             }
-            let used = |pair: &[u64]| Used { day: pair[0], month: pair[1], is_admitted: raw[0] == 1 };
-            Ok(raw[1..].chunks_exact(2).map(used).collect())
+            let used =
+                |pair: &[u64; 2]| Used { day: pair[0], month: pair[1], is_admitted: raw[0] == 1 };
+            Ok(raw[1..].as_chunks::<2>().0.iter().map(used).collect())
         })
     }
 

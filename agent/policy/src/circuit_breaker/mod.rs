@@ -88,7 +88,8 @@ impl CircuitBreakerConfig {
     fn refuse_nonsense(&self) -> Result<(), Refusal> {
         let positive =
             [("failures", self.failures), ("successes", self.successes), ("probes", self.probes)];
-        for (key, _) in positive.iter().filter(|(_, number)| !(1..=1_000_000).contains(number)) {
+        let wrong = positive.iter().find(|(_, number)| !(1..=1_000_000).contains(number));
+        if let Some((key, _)) = wrong {
             return Err(Refusal::new(
                 *key,
                 "is not between 1 and 1000000",

@@ -149,3 +149,37 @@ fn workers_share_an_engine() {
     let context = request(&headers);
     is_sent(engine.decide(SetId(0), &context));
 }
+
+#[test]
+fn limits_quotas_and_rego_run_in_their_places() {
+    let sets = policies(json!({"default": {
+        "rate_limit": {"source": {"requests_per_minute": 3}},
+        "quota": {"consumer": {"requests_per_day": 2}},
+        "rego": {"policy": "package stoa.authz\nallow := input.request.method == \"GET\""},
+        "circuit_breaker": {},
+    }}));
+    let engine = Engine::build(&sets, &Outside::default()).unwrap();
+    let headers = HeaderMap::new();
+    let denied_by = || {
+        let decision = decide(&engine, "default", &request(&headers));
+        (decision.denial.map(|denial| denial.policy), decision.ran.len())
+    };
+    assert_eq!(denied_by(), (None, 4));
+    assert_eq!(denied_by(), (None, 4));
+    assert_eq!(denied_by(), (Some(PolicyKind::Quota), 2));
+    assert_eq!(denied_by(), (Some(PolicyKind::RateLimit), 1));
+    let set = engine.find("default").unwrap();
+    assert_eq!(engine.breaker_config(set).unwrap().failures, 5);
+}
+
+#[test]
+fn a_reload_forgets_no_limit() {
+    let sets = policies(json!({"default": {"rate_limit": {"source": {"requests_per_minute": 1}}}}));
+    let outside = Outside::default();
+    let headers = HeaderMap::new();
+    let is_allowed = || {
+        let engine = Engine::build(&sets, &outside).unwrap();
+        decide(&engine, "default", &request(&headers)).is_allowed()
+    };
+    assert_eq!([is_allowed(), is_allowed()], [true, false]);
+}

@@ -124,7 +124,7 @@ pub(super) const OF_REGORUS: &[&str] = &[
     "yaml.unmarshal",
 ];
 
-/// Ours: `io.jwt.*`, and those of regorus whose work grows without bound.
+/// Ours beside `io.jwt.*`: those of regorus whose work grows without bound.
 const RANGES: [(&str, u8); 2] = [("numbers.range", 2), ("numbers.range_step", 3)];
 
 pub(super) fn ours() -> impl Iterator<Item = (&'static str, u8)> {

@@ -10,14 +10,9 @@ use anyhow::Result;
 use regorus::{
     CompiledPolicy, Value,
     languages::rego::compiler::Compiler,
-    rvm::{
-        Program, RegoVM,
-        vm::{ExecutionMode, ExecutionState, SuspendReason},
-    },
+    rvm::{Program, RegoVM},
     utils::limits::ExecutionTimerConfig,
 };
-
-use super::builtins::{self, Host};
 
 /// Idle evaluators kept; more are made and dropped when more workers than that evaluate at once.
 const MOST_IDLE: usize = 64;
@@ -41,8 +36,7 @@ impl Budget {
 pub(super) struct Compiled {
     rules: Vec<String>,
     budget: Budget,
-    /// For regorus's virtual machine; `None` where its compiler cannot do what the policy uses
-    /// (`with`), and the interpreter, some ten times slower, evaluates it.
+    /// For regorus's virtual machine; `None`: its interpreter, some ten times slower, evaluates it.
     program: Option<(Arc<Program>, CompiledPolicy)>,
     engine: regorus::Engine,
     data: Value,
@@ -51,7 +45,7 @@ pub(super) struct Compiled {
 }
 
 enum Evaluator {
-    Machine { machine: Box<RegoVM>, host: Host },
+    Machine(Box<RegoVM>),
     Interpreter(Box<regorus::Engine>),
 }
 
@@ -67,14 +61,14 @@ impl Compiled {
         mut engine: regorus::Engine,
         rules: Vec<String>,
         budget: Budget,
+        is_for_machine: bool,
     ) -> Result<Self> {
         let data = engine.get_data();
         engine.set_execution_timer_config(budget.timer());
         let policy = engine.compile_with_entrypoint(&rules[0].as_str().into())?;
         let entries: Vec<&str> = rules.iter().map(String::as_str).collect();
-        let ours: Vec<(&str, usize)> =
-            builtins::ours().map(|(name, arguments)| (name, usize::from(arguments))).collect();
-        let program = Compiler::compile_from_policy_with_host_await(&policy, &entries, &ours).ok();
+        let compile = || Compiler::compile_from_policy(&policy, &entries).ok();
+        let program = if is_for_machine { compile() } else { None };
         let program = program.map(|program| (program, policy));
         let compiled = Self { rules, budget, program, engine, data, idle: Mutex::default() };
         let first = compiled.make()?;
@@ -115,28 +109,16 @@ impl Compiled {
         machine.set_data(self.data.clone())?;
         machine.set_max_instructions(self.budget.instructions);
         machine.set_execution_timer_config(Some(self.budget.timer()));
-        machine.set_execution_mode(ExecutionMode::Suspendable);
-        Ok(Evaluator::Machine { machine, host: Host::default() })
+        Ok(Evaluator::Machine(machine))
     }
 }
 
 impl Evaluator {
     fn evaluate(&mut self, index: usize, rule: &str, input: Value) -> Result<Value> {
         match self {
-            Self::Machine { machine, host } => {
+            Self::Machine(machine) => {
                 machine.set_input(input);
-                let mut value = machine.execute_entry_point_by_index(index)?;
-                // The machine stops at each call of a builtin of ours and waits for its value.
-                while let ExecutionState::Suspended { reason, .. } = machine.execution_state() {
-                    let SuspendReason::HostAwait { argument, identifier, .. } = reason else {
-                        anyhow::bail!("the policy was stopped: {reason:?}");
-                    };
-                    let name = identifier.as_string()?.clone();
-                    let arguments: Vec<Value> = argument.as_array()?.iter().cloned().collect();
-                    let answer = host.call(&name, &arguments)?;
-                    value = machine.resume(Some(answer))?;
-                }
-                Ok(value)
+                Ok(machine.execute_entry_point_by_index(index)?)
             }
             Self::Interpreter(engine) => {
                 engine.set_input(input);

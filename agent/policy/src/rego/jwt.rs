@@ -13,7 +13,7 @@ use base64::{
 };
 use regorus::Value;
 
-use super::keys::{Algorithm, Hash, Key, read_keys};
+use super::keys::{Algorithm, Key, read_keys};
 
 /// Key sets kept parsed; a policy verifies with few.
 const MOST_KEY_SETS: usize = 100;
@@ -200,7 +200,7 @@ impl Constraints {
                 "alg" => text_of(value)?.clone_into(&mut alg),
                 "iss" => text_of(value)?.clone_into(&mut iss),
                 "aud" => text_of(value)?.clone_into(&mut aud),
-                "time" => time = Some(value.as_f64().ok().filter(|time| *time >= 0.0)?),
+                "time" => time = Some(float_of(value).filter(|time| *time >= 0.0)?),
                 _ => return None,
             }
         }
@@ -244,12 +244,12 @@ impl Constraints {
         }
         let now = self.time / 1e9;
         if let Some(expiry) = field(payload, "exp")
-            && now >= expiry.as_f64().ok()?
+            && now >= float_of(&expiry)?
         {
             return Some(false);
         }
         if let Some(start) = field(payload, "nbf")
-            && now < start.as_f64().ok()?
+            && now < float_of(&start)?
         {
             return Some(false);
         }
@@ -305,6 +305,12 @@ fn read_object(json: &[u8]) -> Option<Value> {
     value.as_object().is_ok().then_some(value)
 }
 
+/// regorus gives a double only where it is exact; nanoseconds since 1970 are not.
+fn float_of(number: &Value) -> Option<f64> {
+    let Value::Number(_) = number else { return None };
+    number.as_f64().ok().or_else(|| number.to_string().parse().ok())
+}
+
 fn text_of(value: &Value) -> Option<&str> {
     value.as_string().ok().map(|text| &**text)
 }
@@ -316,7 +322,7 @@ fn field(object: &Value, name: &str) -> Option<Value> {
 /// Only for the compiler to see that every algorithm has a name.
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::keys::Hash, *};
 
     #[test]
     fn every_builtin_has_its_algorithm() {

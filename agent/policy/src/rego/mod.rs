@@ -360,7 +360,10 @@ fn compile(
     }
     let rules = std::iter::once(config.query.clone()).chain(reason_rule.clone()).collect();
     let budget = Budget { instructions: config.max_instructions, time: config.timeout.0 };
-    let compiled = Compiled::new(engine, rules, budget)
+    // The virtual machine takes an undefined rule for a value (`[x | x := undefined_rule]`), so it
+    // gets only the policy that it is known to evaluate as OPA does.
+    let is_default = texts.iter().all(|(_, text)| text == DEFAULT_POLICY);
+    let compiled = Compiled::new(engine, rules, budget, is_default)
         .map_err(|e| refusal("policy", e, "mend the policy; `opa check` shows the same"))?;
     Ok((compiled, reason_rule))
 }
