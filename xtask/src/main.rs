@@ -28,7 +28,7 @@ Verbs:
   demo            Watch a small service with the agent and show the contract it infers (15 s)
     --inline        without eBPF, as it is without root
   test            Run all tests: unit, system (needs root) and inference accuracy
-    --only PART     unit, system or inference
+    --only PART     unit, policy, system or inference
     --filter TEXT   only tests whose name contains TEXT
   bench capture   What watching costs: nginx saturated, with and without the agent, and tcpdump
     --pairs N       runs of each kind [default: 5]

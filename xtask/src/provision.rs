@@ -31,9 +31,11 @@ pub const NPM: Tool = tool("npm", "npm", "published specifications to compare in
 pub const PYTHON: Tool = tool("python3", "python3", "a real server, and the contract validators");
 pub const WRK: Tool = tool("wrk", "wrk", "the load of the bench");
 pub const TCPDUMP: Tool = tool("tcpdump", "tcpdump", "what the bench compares the agent with");
+pub const REDIS: Tool =
+    tool("redis-server", "redis-server", "what several nodes share limits in, for tests");
 pub const SETPRIV: Tool = tool("setpriv", "util-linux", "running the agent without root in tests");
 
-pub const ALL: [Tool; 9] = [IP, NGINX, APACHE, NODE, NPM, PYTHON, WRK, TCPDUMP, SETPRIV];
+pub const ALL: [Tool; 10] = [IP, NGINX, APACHE, NODE, NPM, PYTHON, WRK, TCPDUMP, REDIS, SETPRIV];
 
 pub fn everything() -> Result<()> {
     tools(&ALL)?;
@@ -109,6 +111,51 @@ pub fn cargo_tool(name: &str, version: &str, why: &str) -> Result<PathBuf> {
         run(command.arg(&place))
             .with_context(|| format!("{name} {version} cannot be installed"))?;
     }
+    Ok(program)
+}
+
+/// A program that is published as a Go module.
+pub struct GoTool {
+    name: &'static str,
+    /// Of the main package.
+    package: &'static str,
+    version: &'static str,
+    why: &'static str,
+}
+
+pub const OPA: GoTool = GoTool {
+    name: "opa",
+    package: "github.com/open-policy-agent/opa",
+    version: "v1.22.0",
+    why: "what our Rego is compared with",
+};
+
+/// Builds it once, outside the tree, where every worktree of this user finds it.
+pub fn go_tool(tool: &GoTool) -> Result<PathBuf> {
+    let GoTool { name, package, version, why } = tool;
+    let cache = std::env::var_os("XDG_CACHE_HOME")
+        .map(PathBuf::from)
+        .or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache")));
+    let place = cache.context("neither HOME nor XDG_CACHE_HOME is set")?.join("stoa-tools");
+    let program = place.join(format!("{name}-{version}"));
+    if program.exists() {
+        return Ok(program);
+    }
+    let Some(go) = find("go")
+        .or_else(|| Some(PathBuf::from("/usr/local/go/bin/go")).filter(|program| program.exists()))
+    else {
+        bail!("no Go here, and {name} is built from its module: install Go 1.26 or later");
+    };
+    println!("building {name} {version}: {why} (a few minutes)");
+    fs::create_dir_all(&place)?;
+    // `go install` of a version ignores whatever module it is called in.
+    let half_done = place.join(format!("{name}-{version}.{}", std::process::id()));
+    let mut command = Command::new(go);
+    command.args(["install", "-trimpath", "-ldflags", "-s -w"]).arg(format!("{package}@{version}"));
+    command.env("GOBIN", &half_done).env("CGO_ENABLED", "0").env("GOFLAGS", "-buildvcs=false");
+    run(&mut command).with_context(|| format!("{package} {version} cannot be built"))?;
+    fs::rename(half_done.join(name), &program)?;
+    fs::remove_dir_all(half_done)?;
     Ok(program)
 }
 

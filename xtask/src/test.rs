@@ -24,6 +24,7 @@ pub struct Options {
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Part {
     Unit,
+    Policy,
     System,
     Inference,
 }
@@ -34,9 +35,10 @@ impl FromStr for Part {
     fn from_str(text: &str) -> Result<Self> {
         match text {
             "unit" => Ok(Self::Unit),
+            "policy" => Ok(Self::Policy),
             "system" => Ok(Self::System),
             "inference" => Ok(Self::Inference),
-            _ => bail!("no part `{text}`; there are: unit, system, inference"),
+            _ => bail!("no part `{text}`; there are: unit, policy, system, inference"),
         }
     }
 }
@@ -63,11 +65,19 @@ pub fn run(options: &Options) -> Result<()> {
     let mut totals = Totals::default();
     if is_wanted(Part::Unit) {
         let mut command = cargo();
-        command.args(["test", "--workspace", "--exclude", "system-tests", "--no-fail-fast"]);
+        command.args(["test", "--workspace", "--exclude", "system-tests"]);
+        command.args(["--exclude", "policy-tests", "--no-fail-fast"]);
+        provision::tools(&[provision::REDIS])?;
         totals.add(counted("unit and integration tests", filtered(command, options, &[]))?);
         let mut command = cargo();
         command.args(["test", "--profile", PROFILE, "-p", "system-tests", "--lib", "--bins"]);
         totals.add(counted("the tests' own tests", filtered(command, options, &[]))?);
+    }
+    if is_wanted(Part::Policy) {
+        let mut command = cargo();
+        command.args(["test", "-p", "policy-tests", "--no-fail-fast"]);
+        command.env("TEST_OPA", provision::go_tool(&provision::OPA)?);
+        totals.add(counted("policies against a real OPA", filtered(command, options, &[]))?);
     }
     if is_wanted(Part::System) {
         totals.add(system(options)?);

@@ -4,6 +4,7 @@
 
 pub mod capture;
 pub mod config;
+pub mod enforcement;
 pub mod http;
 pub mod node;
 pub mod shadow;

@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
-use http::{HeaderMap, Method};
+use http::{HeaderMap, Method, StatusCode};
 
 /// The door that a request came through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,8 +42,32 @@ pub struct RequestContext<'a> {
     pub route: Option<&'a str>,
     /// The tenant that the route belongs to.
     pub tenant: Option<&'a str>,
-    /// Whole, where the policies asked for it (`Engine::body_need`) and it was within their limit.
-    pub body: Option<&'a [u8]>,
+    /// The upstream that the route leads to, by name, if it is known already.
+    pub upstream: Option<&'a str>,
+    /// Read as far as `Engine::body_need` asks.
+    pub body: Body<'a>,
+}
+
+/// What the upstream answered.
+#[derive(Clone, Copy, Debug)]
+pub struct ResponseContext<'a> {
+    /// Of the request.
+    pub method: &'a Method,
+    pub status: StatusCode,
+    pub headers: &'a HeaderMap,
+    /// Read as far as `Engine::response_body_need` asks.
+    pub body: Body<'a>,
+}
+
+/// What a door has read of a message's body before it asks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Body<'a> {
+    /// Nothing: no policy needs it, or there is none.
+    #[default]
+    Unread,
+    Whole(&'a [u8]),
+    /// There is more than the policies asked for.
+    Longer,
 }
 
 /// A client certificate whose chain TLS has verified.
@@ -71,4 +95,30 @@ pub struct Stated {
     pub tenant: Option<Arc<str>>,
     pub roles: Vec<Arc<str>>,
     pub scopes: Vec<Arc<str>>,
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// `GET /` from 192.0.2.1, of nobody.
+    pub(crate) fn request(headers: &HeaderMap) -> RequestContext<'_> {
+        RequestContext {
+            door: Door::Proxy,
+            method: &Method::GET,
+            scheme: "http",
+            authority: "orders.example",
+            path: "/",
+            query: None,
+            headers,
+            source: SocketAddr::from(([192, 0, 2, 1], 40_000)),
+            destination: None,
+            client_certificate: None,
+            stated: None,
+            route: None,
+            tenant: None,
+            upstream: None,
+            body: Body::Unread,
+        }
+    }
 }

@@ -5,6 +5,8 @@ use std::{borrow::Cow, sync::Arc, time::Duration};
 use http::{HeaderName, HeaderValue, StatusCode};
 use smallvec::SmallVec;
 
+use crate::contract::OperationId;
+
 /// The policies, in the order in which they run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum PolicyKind {
@@ -48,6 +50,9 @@ impl PolicyKind {
     }
 }
 
+/// What one policy says. Both are common: neither is an error of ours.
+pub type Verdict = Result<(), Denial>;
+
 /// Allow or deny, what to do with the request, and how that came about.
 #[derive(Clone, Debug, Default)]
 pub struct Decision {
@@ -58,9 +63,18 @@ pub struct Decision {
     pub headers_to_set: SmallVec<[(HeaderName, HeaderValue); 6]>,
     /// For the response to the client, allowed or denied (`RateLimit`, `Retry-After`).
     pub response_headers: SmallVec<[(HeaderName, HeaderValue); 4]>,
+    /// Credentials that came in the query and do not go on to the upstream, by parameter.
+    pub query_to_remove: SmallVec<[Arc<str>; 1]>,
     pub obligations: Obligations,
+    /// The body that goes on in place of the one that was read, with personal data masked. Its
+    /// length differs; digests and signatures of the other no longer hold.
+    pub masked_body: Option<Vec<u8>>,
+    /// What a policy saw and let pass, for logs and metrics.
+    pub notes: SmallVec<[Note; 1]>,
     pub identity: Option<Arc<Identity>>,
     pub tenant: Option<Arc<str>>,
+    /// What the contract calls the request; for `Engine::check_response`.
+    pub operation: Option<OperationId>,
     pub rate_limit: Option<RateLimitState>,
     /// Which policies ran, in order, and how long each took.
     pub ran: SmallVec<[Ran; 9]>,
@@ -71,6 +85,30 @@ impl Decision {
     pub fn is_allowed(&self) -> bool {
         self.denial.is_none()
     }
+
+    pub(crate) fn note(&mut self, policy: PolicyKind, code: &'static str) {
+        self.notes.push(Note { policy, code, detail: String::new() });
+    }
+}
+
+/// What becomes of a response.
+#[derive(Clone, Debug, Default)]
+pub struct ResponseDecision {
+    /// `None`: it goes on. Otherwise this is answered in its place.
+    pub denial: Option<Denial>,
+    /// The body that goes on in place of the one that was read.
+    pub masked_body: Option<Vec<u8>>,
+    pub notes: SmallVec<[Note; 1]>,
+}
+
+/// Something that would have been refused, or was mended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Note {
+    pub policy: PolicyKind,
+    /// For programs, as a denial's.
+    pub code: &'static str,
+    /// For people; empty where the code says it all.
+    pub detail: String,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,12 +131,14 @@ pub struct Denial {
 /// What the door that asked must still do.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Obligations {
-    /// Mask personal data in the request's body before it goes on.
+    /// Send `Decision::masked_body` in place of the request's.
     pub mask_request: bool,
-    /// Mask personal data in the response's body.
+    /// Ask `Engine::check_response`, which masks personal data.
     pub mask_response: bool,
-    /// Check the response against the approved contract.
+    /// Ask `Engine::check_response`, which compares with the approved contract.
     pub validate_response: bool,
+    /// Stop a request whose body turns out longer, with 413.
+    pub request_body_limit: Option<u64>,
 }
 
 /// Who is asking, as far as a policy has verified it.

@@ -21,6 +21,7 @@ mod detect;
 mod field_name;
 mod format;
 mod header;
+pub mod inspect;
 mod intern;
 mod json;
 mod keyed_hash;

@@ -1,0 +1,164 @@
+//! JSON Web Tokens (RFC 7519) as bearer tokens (RFC 6750), verified as RFC 8725 advises: the
+//! algorithm is what the key is for, never what the token says, and issuer and audience are ours.
+
+pub mod algorithm;
+pub mod claims;
+mod config;
+pub(super) mod fault;
+pub mod key_set;
+pub mod key_source;
+mod memory;
+mod token;
+
+use std::sync::Arc;
+
+use aws_lc_rs::constant_time::verify_slices_are_equal;
+
+pub use self::{
+    algorithm::Algorithm,
+    claims::ClaimsConfig,
+    config::{JwtConfig, KeycloakConfig},
+};
+use self::{
+    claims::{Reader, Rules},
+    fault::Fault,
+    key_set::{Key, KeySet},
+    key_source::KeySource,
+    memory::{Memory, TokenHash, Verified},
+    token::Token,
+};
+use super::{
+    OneOrMany, Rejection,
+    credential::Carrier,
+    forward::{Forward, Known},
+};
+use crate::{clock::Now, context::RequestContext, decision::Decision};
+
+#[derive(Debug)]
+pub struct Jwt {
+    carrier: Carrier,
+    algorithms: Vec<Algorithm>,
+    rules: Rules,
+    reader: Reader,
+    keys: Keys,
+    memory: Memory,
+    longest_token: usize,
+    forward_token: bool,
+}
+
+#[derive(Debug)]
+enum Keys {
+    Fixed(Arc<KeySet>),
+    Remote(Arc<KeySource>),
+}
+
+impl Jwt {
+    pub(super) async fn identify(
+        &self,
+        request: &RequestContext<'_>,
+        forward: &Forward,
+        decision: &mut Decision,
+    ) -> Result<Option<Arc<Known>>, Rejection> {
+        let Some(token) = self.carrier.read(request)? else { return Ok(None) };
+        if token.len() > self.longest_token {
+            return Err(Fault::TooLong.into());
+        }
+        let now = Now::read();
+        let hash = self.memory.hash(token);
+        let known = match self.recall(hash, request, now) {
+            Some(known) => known?,
+            // Boxed, so that requests with a token seen before carry none of its state.
+            None => Box::pin(self.verify(token, hash, request, forward, now)).await?,
+        };
+        if !self.forward_token {
+            decision.headers_to_remove.push(self.carrier.name.clone());
+        }
+        Ok(Some(known))
+    }
+
+    /// `None`: not seen before, or no more.
+    fn recall(
+        &self,
+        hash: TokenHash,
+        request: &RequestContext<'_>,
+        now: Now,
+    ) -> Option<Result<Arc<Known>, Fault>> {
+        if let Keys::Remote(source) = &self.keys
+            && !source.is_current(now)
+        {
+            return None;
+        }
+        let found = self.memory.find(hash, now)?;
+        let found = found.as_ref()?;
+        Some(check_binding(found.certificate.as_ref(), request).map(|()| Arc::clone(&found.known)))
+    }
+
+    #[cold]
+    async fn verify(
+        &self,
+        token: &[u8],
+        hash: TokenHash,
+        request: &RequestContext<'_>,
+        forward: &Forward,
+        now: Now,
+    ) -> Result<Arc<Known>, Rejection> {
+        let token = Token::parse(token)?;
+        let algorithm = token.algorithm()?;
+        if !self.algorithms.contains(&algorithm) {
+            return Err(Fault::Algorithm.into());
+        }
+        // Before the signature, so that tokens of other issuers cost little and make us fetch
+        // nothing.
+        let until = self.rules.check(&token.claims, now)?;
+        let certificate = token.certificate()?;
+        let key = self.find_key(&token, algorithm, now).await?;
+        check_binding(certificate.as_ref(), request)?;
+        let known = Arc::new(forward.know(self.reader.identity(token.claims)?)?);
+        self.memory
+            .insert(Verified { hash, known: Arc::clone(&known), certificate, until, key }, now);
+        Ok(known)
+    }
+
+    /// The key that the token was signed with.
+    async fn find_key(
+        &self,
+        token: &Token<'_>,
+        algorithm: Algorithm,
+        now: Now,
+    ) -> Result<Arc<Key>, Fault> {
+        let source = match &self.keys {
+            Keys::Fixed(set) => return token.verify(set, algorithm),
+            Keys::Remote(source) => source,
+        };
+        let first = match source.at_hand(now) {
+            Some(set) => token.verify(&set, algorithm),
+            None => Err(Fault::KeysUnavailable),
+        };
+        // A token that names its key is right or wrong; without a name, a key that is new may be
+        // the one.
+        let may_be_new = match first {
+            Err(Fault::UnknownKey | Fault::KeysUnavailable) => true,
+            Err(Fault::Signature) => token.key_id().is_none(),
+            _ => false,
+        };
+        if !may_be_new {
+            return first;
+        }
+        source.refetch(now).await;
+        match source.at_hand(Now::read()) {
+            Some(set) => token.verify(&set, algorithm),
+            None => Err(Fault::KeysUnavailable),
+        }
+    }
+}
+
+/// RFC 8705 section 3.1: a token that names a certificate is nobody's without it.
+fn check_binding(bound: Option<&[u8; 32]>, request: &RequestContext<'_>) -> Result<(), Fault> {
+    let Some(bound) = bound else { return Ok(()) };
+    let certificate = request.client_certificate.ok_or(Fault::Bound)?;
+    let fingerprint = super::decode_hex(&certificate.fingerprint).ok_or(Fault::Bound)?;
+    verify_slices_are_equal(bound, &fingerprint).map_err(|_| Fault::Bound)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,143 @@
+use http::{HeaderMap, HeaderValue};
+use serde_json::{Value, json};
+
+use super::*;
+use crate::context::tests::request;
+
+fn build(config: Value) -> Mtls {
+    Mtls::build(&serde_json::from_value(config).unwrap()).unwrap()
+}
+
+fn certificate() -> ClientCertificate {
+    ClientCertificate {
+        subject: "CN=orders,OU=shop,O=acme".to_owned(),
+        issuer: "CN=acme clients,O=acme".to_owned(),
+        serial: "01".to_owned(),
+        fingerprint: "ab".repeat(32),
+        subject_alternative_names: vec![
+            "orders.acme.example".to_owned(),
+            "spiffe://acme/orders".to_owned(),
+        ],
+        not_before: 0,
+        not_after: i64::MAX,
+    }
+}
+
+fn ask(
+    mtls: &Mtls,
+    certificate: Option<&ClientCertificate>,
+) -> Result<Arc<Identity>, &'static str> {
+    let headers = HeaderMap::new();
+    let mut context = request(&headers);
+    context.client_certificate = certificate;
+    match mtls.identify(&context, &Forward::default()) {
+        Ok(Some(known)) => Ok(Arc::clone(&known.identity)),
+        Ok(None) => Err("absent"),
+        Err(rejection) => Err(rejection.code),
+    }
+}
+
+#[test]
+fn the_certificate_names_caller_and_tenant() {
+    let identity = ask(&build(json!({"scopes": ["a"]})), Some(&certificate())).unwrap();
+    assert_eq!(&*identity.subject, "spiffe://acme/orders");
+    assert_eq!(identity.consumer.as_deref(), Some("orders"));
+    assert_eq!(identity.tenant.as_deref(), Some("acme"));
+    assert_eq!(identity.scopes.len(), 1);
+    let by = |subject: &str| {
+        let mtls = build(json!({"subject": [subject], "tenant": "ou"}));
+        let identity = ask(&mtls, Some(&certificate())).unwrap();
+        assert_eq!(identity.tenant.as_deref(), Some("shop"));
+        identity.subject.to_string()
+    };
+    assert_eq!(by("dns"), "orders.acme.example");
+    assert_eq!(by("cn"), "orders");
+    assert_eq!(by("dn"), "CN=orders,OU=shop,O=acme");
+    assert_eq!(ask(&build(json!({})), None).unwrap_err(), "absent");
+}
+
+#[test]
+fn issuers_are_compared_as_names() {
+    let with = |issuer: &str| build(json!({"allowed_issuers": [issuer]}));
+    for same in ["CN=acme clients,O=acme", "cn=acme clients, o=acme", "/O=acme/CN=acme clients"] {
+        assert!(ask(&with(same), Some(&certificate())).is_ok(), "{same}");
+    }
+    for other in ["CN=acme clients", "O=acme,CN=acme clients", "CN=Acme Clients,O=acme", ""] {
+        let code = ask(&with(other), Some(&certificate())).unwrap_err();
+        assert_eq!(code, "certificate_issuer", "{other}");
+    }
+    let config = serde_json::from_value(json!({"allowed_issuers": ["acme"]})).unwrap();
+    assert_eq!(Mtls::build(&config).unwrap_err().key, "allowed_issuers");
+}
+
+#[test]
+fn a_certificate_ends_also_while_its_connection_lives() {
+    let mtls = build(json!({}));
+    let now = i64::try_from(Now::read().seconds()).unwrap();
+    let ended = ClientCertificate { not_after: now - 10, ..certificate() };
+    assert_eq!(ask(&mtls, Some(&ended)).unwrap_err(), "certificate_expired");
+    let early = ClientCertificate { not_before: now + 100, ..certificate() };
+    assert_eq!(ask(&mtls, Some(&early)).unwrap_err(), "certificate_expired");
+    let unnamed = ClientCertificate {
+        subject: String::new(),
+        subject_alternative_names: Vec::new(),
+        ..certificate()
+    };
+    assert_eq!(ask(&mtls, Some(&unnamed)).unwrap_err(), "certificate_malformed");
+}
+
+fn ask_headers(
+    source: &str,
+    pairs: &[(&'static str, &str)],
+) -> (Result<String, &'static str>, usize) {
+    let mtls = build(json!({
+        "allowed_issuers": ["CN=ca,O=acme"], "from_headers": {"sources": ["10.0.0.0/8"]},
+    }));
+    let mut headers = HeaderMap::new();
+    for (name, value) in pairs {
+        headers.append(*name, HeaderValue::from_str(value).unwrap());
+    }
+    let mut context = request(&headers);
+    context.source = source.parse().unwrap();
+    let mut decision = Decision::default();
+    mtls.clear(&context, &mut decision);
+    let answer = match mtls.identify(&context, &Forward::default()) {
+        Ok(Some(known)) => Ok(known.identity.subject.to_string()),
+        Ok(None) => Err("absent"),
+        Err(rejection) => Err(rejection.code),
+    };
+    (answer, decision.headers_to_remove.len())
+}
+
+const GOOD: [(&str, &str); 3] = [
+    ("x-ssl-client-verify", "SUCCESS"),
+    ("x-ssl-client-s-dn", "CN=orders,O=acme"),
+    ("x-ssl-client-i-dn", "CN=ca,O=acme"),
+];
+
+#[test]
+fn headers_of_a_listed_proxy_stand_for_the_certificate() {
+    assert_eq!(ask_headers("10.1.1.1:1", &GOOD), (Ok("orders".to_owned()), 0));
+    let with = |at: usize, value: &'static str| {
+        let mut pairs = GOOD;
+        pairs[at].1 = value;
+        ask_headers("10.1.1.1:1", &pairs).0
+    };
+    assert_eq!(with(0, "FAILED:expired"), Err("certificate_unverified"));
+    assert_eq!(with(0, "success"), Err("certificate_unverified"));
+    assert_eq!(with(0, "NONE"), Err("absent"));
+    assert_eq!(with(0, ""), Err("absent"));
+    assert_eq!(with(1, "orders"), Err("certificate_malformed"));
+    assert_eq!(with(1, r"CN=x\,CN=orders"), Ok("x,CN=orders".to_owned()));
+    assert_eq!(with(2, "CN=other"), Err("certificate_issuer"));
+}
+
+#[test]
+fn a_strangers_headers_are_worth_nothing_and_go_no_further() {
+    assert_eq!(ask_headers("11.1.1.1:1", &GOOD), (Err("absent"), 3));
+    let mut twice = GOOD.to_vec();
+    twice.push(("x-ssl-client-s-dn", "CN=root,O=acme"));
+    assert_eq!(ask_headers("10.1.1.1:1", &twice).0, Err("credentials_ambiguous"));
+    let config = serde_json::from_value(json!({"from_headers": {"sources": []}})).unwrap();
+    assert_eq!(Mtls::build(&config).unwrap_err().key, "from_headers.sources");
+}

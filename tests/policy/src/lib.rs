@@ -1,0 +1,1 @@
+//! Policies against engines that we did not write; see `tests/`.
