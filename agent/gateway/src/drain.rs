@@ -3,7 +3,13 @@
 //!
 //! Whoever takes part holds a [`Watcher`]; the drain is over when every clone of it is dropped.
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use tokio::sync::watch;
 
@@ -27,6 +33,19 @@ pub enum Drained {
 #[derive(Debug)]
 pub struct Trigger {
     stage: watch::Sender<Stage>,
+    is_draining: Arc<AtomicBool>,
+}
+
+/// Tells whether a drain has begun, without taking part in it.
+#[derive(Clone, Debug)]
+pub struct Observer {
+    is_draining: Arc<AtomicBool>,
+}
+
+impl Observer {
+    pub fn is_draining(&self) -> bool {
+        self.is_draining.load(Ordering::Relaxed)
+    }
 }
 
 /// Held by everything that must end before the agent does.
@@ -37,12 +56,17 @@ pub struct Watcher {
 
 pub fn channel() -> (Trigger, Watcher) {
     let (sender, receiver) = watch::channel(Stage::Running);
-    (Trigger { stage: sender }, Watcher { stage: receiver })
+    (Trigger { stage: sender, is_draining: Arc::default() }, Watcher { stage: receiver })
 }
 
 impl Trigger {
+    pub fn observe(&self) -> Observer {
+        Observer { is_draining: Arc::clone(&self.is_draining) }
+    }
+
     /// Returns when every watcher is gone, or soon after the deadline.
     pub async fn drain(self, deadline: Duration) -> Drained {
+        self.is_draining.store(true, Ordering::Relaxed);
         self.stage.send_replace(Stage::Draining);
         if tokio::time::timeout(deadline, self.stage.closed()).await.is_ok() {
             return Drained::InTime;

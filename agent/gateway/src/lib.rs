@@ -8,6 +8,7 @@ pub mod config;
 pub mod drain;
 pub mod http;
 pub mod node;
+pub mod proxy;
 pub mod shadow;
 pub mod store;
 pub mod telemetry;
