@@ -3,12 +3,17 @@
 #![deny(unsafe_code)]
 
 pub mod capture;
+pub mod catalog;
 pub mod config;
+pub mod drain;
 pub mod http;
 pub mod node;
+pub mod proxy;
 pub mod shadow;
 pub mod store;
 pub mod telemetry;
+pub mod tls;
+pub mod worker;
 
 use std::{
     ffi::OsString,

@@ -7,6 +7,7 @@ use super::{
     ConfigError,
     settings::{self, Kind, SETTINGS},
 };
+use crate::catalog::document::SECTIONS;
 
 /// A value as it was given, and where.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -98,7 +99,10 @@ pub fn read_file(path: &Path, text: &str) -> Result<Layer, ConfigError> {
     for (key, value) in entries {
         let Some(setting) = settings::by_key(&key).filter(|s| s.key != "config") else {
             let upper = key.to_uppercase().replace('-', "_");
-            if settings::is_of_other_mode(&upper) || settings::is_section_of_other_mode(&upper) {
+            if SECTIONS.contains(&key.as_str())
+                || settings::is_of_other_mode(&upper)
+                || settings::is_section_of_other_mode(&upper)
+            {
                 continue;
             }
             let keys: Vec<String> = SETTINGS

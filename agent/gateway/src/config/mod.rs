@@ -136,7 +136,7 @@ fn read_named_file(path: &Path) -> Result<Layer, ConfigError> {
 pub fn command() -> Command {
     let mut command = Command::new("stoa-gateway")
         .version(env!("CARGO_PKG_VERSION"))
-        .about("Watches HTTP traffic and writes the contract of each service, with personal data masked")
+        .about("Watches HTTP traffic and writes each service's contract; serves it under policies")
         .long_about(
             "Watches the HTTP traffic of the services you name, without touching it, and writes \
              what it learns as OpenAPI 3.1 and UAC. Personal data is masked before anything is \
@@ -144,7 +144,9 @@ pub fn command() -> Command {
              Try it on a service of your own, then stop with Ctrl-C:\n\n  \
              stoa-gateway --mode shadow --watch api=port:8000\n\n\
              Without root, through a pass-through listener:\n\n  \
-             stoa-gateway --capture inline --target http://127.0.0.1:8000 --inline-listen 127.0.0.1:9083",
+             stoa-gateway --capture inline --target http://127.0.0.1:8000 --inline-listen 127.0.0.1:9083\n\n\
+             As a reverse proxy, with routes and policies from a file or for one upstream:\n\n  \
+             stoa-gateway --mode proxy --upstream http://backend:8080",
         )
         .after_help(
             "Every setting is also a variable (in brackets) and a key of the YAML file (the \
@@ -252,7 +254,7 @@ impl Values {
                 ModeName::Shadow => {
                     Mode::Shadow(Box::new(ShadowSettings::read(&self, &state_dir)?))
                 }
-                ModeName::Proxy => Mode::Proxy(Box::new(ProxySettings::read(&self)?)),
+                ModeName::Proxy => Mode::Proxy(Box::new(ProxySettings::read(&self, host)?)),
                 ModeName::Sidecar => Mode::Sidecar(Box::new(SidecarSettings::read(&self)?)),
             },
             listen: SocketAddr::new(host.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)), port),
@@ -270,14 +272,18 @@ impl Values {
     }
 }
 
+/// The modes of this build.
+const BUILT: &str = "shadow, proxy";
+
 fn parse_mode(text: &str) -> Result<ModeName, String> {
     match text.to_lowercase().replace('_', "-").as_str() {
         "shadow" => Ok(ModeName::Shadow),
-        mode @ ("edge-mcp" | "edgemcp" | "mcp" | "sidecar" | "proxy") => {
-            Err(format!("mode `{mode}` is not in this build, which has: shadow. Use --mode shadow"))
+        "proxy" => Ok(ModeName::Proxy),
+        mode @ ("edge-mcp" | "edgemcp" | "mcp" | "sidecar") => {
+            Err(format!("mode `{mode}` is not in this build, which has: {BUILT}. Use one of them"))
         }
         _ => Err(format!(
-            "unknown mode `{text}`. Modes: edge-mcp, sidecar, proxy, shadow; this build has: shadow"
+            "unknown mode `{text}`. Modes: edge-mcp, sidecar, proxy, shadow; this build has: {BUILT}"
         )),
     }
 }

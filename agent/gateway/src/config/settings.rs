@@ -45,7 +45,7 @@ pub const SETTINGS: &[Setting] = &[
         &["STOA_GATEWAY_MODE", "STOA_MODE", "GATEWAY_MODE"],
         "MODE",
         MODE,
-        "What this agent does. This build has: shadow [default: shadow]",
+        "What this agent does. This build has: shadow, proxy [default: shadow]",
     ),
     one("host", &["STOA_HOST"], "IP", MODE, "Address of the HTTP API [default: 0.0.0.0]"),
     one(
@@ -195,7 +195,7 @@ pub const SETTINGS: &[Setting] = &[
         &["STOA_MAX_CONNECTIONS"],
         "N",
         LIMITS,
-        "Inline: connections passed through at once [default: 4096]",
+        "Connections served at once [default: Inline 4096, proxy mode 65536]",
     ),
     one(
         "nice",
@@ -251,6 +251,41 @@ pub const SETTINGS: &[Setting] = &[
         "Idle connections kept for each upstream [default: 100]",
     ),
     one(
+        "workers",
+        &["STOA_WORKERS"],
+        "N",
+        PROXY,
+        "Threads that serve, each with connections of its own [default: one a core]",
+    ),
+    one(
+        "admin-port",
+        &["STOA_ADMIN_PORT"],
+        "PORT",
+        PROXY,
+        "Port of the node's own /health and /metrics; 0 takes a free one [default: 9090]",
+    ),
+    one(
+        "drain-seconds",
+        &["STOA_DRAIN_SECONDS"],
+        "SECONDS",
+        PROXY,
+        "How long requests under way may go on when the agent stops [default: 30]",
+    ),
+    one(
+        "access-log",
+        &["STOA_ACCESS_LOG", "STOA_ACCESS_LOG_ENABLED"],
+        "WHERE",
+        PROXY,
+        "A line of JSON for each answer: stdout (or true), off (or false), or a file, which is rotated at 64 MiB [default: stdout]",
+    ),
+    one(
+        "access-log-one-in",
+        &["STOA_ACCESS_LOG_ONE_IN"],
+        "N",
+        PROXY,
+        "Log one answer in N, and every one of status 500 or above [default: 1]",
+    ),
+    one(
         "upstream-type",
         &["STOA_UPSTREAM_TYPE", "STOA_PRIMARY_GATEWAY"],
         "TYPE",
@@ -297,7 +332,7 @@ pub const SETTINGS: &[Setting] = &[
 /// Variables (and, in lower case, file keys) of modes and parts that this build does not have.
 /// One configuration serves every mode, so they are known here and without effect.
 pub const OF_OTHER_MODES: &str = "
-A2A_ENABLED A2A_MAX_AGENTS A2A_MAX_TASKS ACCESS_LOG_ENABLED ADMIN_API_TOKEN ADVERTISE_URL
+A2A_ENABLED A2A_MAX_AGENTS A2A_MAX_TASKS ADMIN_API_TOKEN ADVERTISE_URL
 AGENT_SESSION_TTL_SECS API_PROXY__BACKENDS API_PROXY__ENABLED API_PROXY__REQUIRE_AUTH
 ATTESTATION_INTERVAL AUDIT_SPOOL_CAPACITY_BYTES AUDIT_SPOOL_DIR AUDIT_SPOOL_HIGH_WATER_PCT
 AUDIT_SPOOL_SEGMENT_BYTES AUTO_CREATE_MR AUTO_REGISTER BUDGET_CACHE_TTL_SECS

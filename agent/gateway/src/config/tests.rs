@@ -68,7 +68,7 @@ fn retention_of_thirty_days_or_more_is_refused_with_the_reason() {
 
 #[test]
 fn modes_that_are_absent_say_so() {
-    for mode in ["edge-mcp", "edge_mcp", "mcp", "sidecar", "proxy"] {
+    for mode in ["edge-mcp", "edge_mcp", "mcp", "sidecar"] {
         let error = error_of(&[WATCH, "--mode", mode], &[]);
         assert!(error.contains("not in this build"), "{error}");
     }
@@ -133,4 +133,21 @@ fn help_names_every_setting_and_its_variable() {
 #[test]
 fn the_command_is_consistent() {
     command().debug_assert();
+}
+
+#[test]
+fn proxy_mode_has_the_documented_defaults() {
+    let config = load_with(&["--mode", "proxy", "--upstream", "http://backend:8080"], &[]).unwrap();
+    assert_eq!(config.listen, "0.0.0.0:8082".parse().unwrap());
+    let Mode::Proxy(proxy) = config.mode else { panic!("{:?}", config.mode) };
+    assert_eq!(proxy.upstream.as_deref(), Some("http://backend:8080"));
+    assert_eq!(proxy.admin, "0.0.0.0:9090".parse().unwrap());
+    assert_eq!(proxy.connection_pool_size, 100);
+    let switches = [
+        proxy.transform_request,
+        proxy.transform_response,
+        proxy.inject_headers,
+        proxy.websocket_passthrough,
+    ];
+    assert_eq!(switches, [false, false, true, false]);
 }

@@ -1,11 +1,13 @@
 //! Wires the rooms together: start, drain, stop. One file a mode.
 
+mod proxy;
 mod shadow;
 
 use std::{io, net::SocketAddr};
 
 use crate::{
     capture::CaptureError,
+    catalog::CatalogError,
     config::{Config, Mode},
     shadow::ShadowError,
     store::StoreError,
@@ -25,6 +27,14 @@ pub enum NodeError {
     Listen { address: SocketAddr, source: io::Error },
     #[error("the agent could not start: {0}")]
     Start(#[from] io::Error),
+    #[error("{0}. Nothing was started")]
+    Catalog(#[from] CatalogError),
+    #[error(
+        "cannot write the access log to {destination}: {source}. Name another with --access-log"
+    )]
+    AccessLog { destination: String, source: io::Error },
+    #[error("a worker ended by itself; the log says why")]
+    WorkerEnded,
     #[error("the analysis ended by itself; the log says why")]
     AnalysisEnded,
 }
@@ -44,7 +54,8 @@ pub fn run(config: Config) -> Result<(), NodeError> {
     );
     match config.mode.clone() {
         Mode::Shadow(settings) => runtime.block_on(shadow::run(config, *settings)),
-        // `config` refuses these modes.
-        Mode::Proxy(_) | Mode::Sidecar(_) => Ok(()),
+        Mode::Proxy(settings) => runtime.block_on(proxy::run(config, *settings)),
+        // `config` refuses this mode.
+        Mode::Sidecar(_) => Ok(()),
     }
 }
