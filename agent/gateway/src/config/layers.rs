@@ -96,7 +96,7 @@ pub fn read_file(path: &Path, text: &str) -> Result<Layer, ConfigError> {
         };
     };
     let mut layer = Layer::new();
-    for (key, value) in entries {
+    for (key, value) in entries.into_iter().flat_map(flatten) {
         let Some(setting) = settings::by_key(&key).filter(|s| s.key != "config") else {
             let upper = key.to_uppercase().replace('-', "_");
             if SECTIONS.contains(&key.as_str())
@@ -121,6 +121,19 @@ pub fn read_file(path: &Path, text: &str) -> Result<Layer, ConfigError> {
         }
     }
     Ok(layer)
+}
+
+/// `mtls: {enabled: true}` is the setting `mtls__enabled`, as it is in a variable's name.
+fn flatten((key, value): (String, serde_json::Value)) -> Vec<(String, serde_json::Value)> {
+    let section = format!("{}--", key.replace('_', "-"));
+    match value {
+        serde_json::Value::Object(members)
+            if SETTINGS.iter().any(|setting| setting.key.starts_with(&section)) =>
+        {
+            members.into_iter().map(|(name, value)| (format!("{key}__{name}"), value)).collect()
+        }
+        value => vec![(key, value)],
+    }
 }
 
 fn texts_of(kind: Kind, value: serde_json::Value) -> Result<Vec<String>, &'static str> {

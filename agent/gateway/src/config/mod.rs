@@ -3,6 +3,7 @@
 
 pub mod layers;
 mod parse;
+pub mod policy;
 pub mod proxy;
 pub mod settings;
 pub mod shadow;
@@ -18,11 +19,13 @@ use std::{
 use clap::{Arg, ArgAction, Command};
 
 use layers::{Given, Layer};
-use parse::{parse_log_level, parse_number, parse_path, parse_tenant};
+use parse::{parse_log_level, parse_number, parse_path, parse_sources, parse_tenant};
+use policy::PolicySettings;
 use proxy::ProxySettings;
 use settings::{Kind, SETTINGS};
 use shadow::ShadowSettings;
 use sidecar::SidecarSettings;
+use stoa_policy::sources::Sources;
 
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -72,6 +75,14 @@ enum ModeName {
 }
 
 impl ModeName {
+    /// Whoever asks a sidecar is believed what it says of the user: by default only the same pod.
+    fn default_host(self) -> IpAddr {
+        IpAddr::V4(match self {
+            Self::Sidecar => Ipv4Addr::LOCALHOST,
+            Self::Proxy | Self::Shadow => Ipv4Addr::UNSPECIFIED,
+        })
+    }
+
     fn default_port(self) -> u16 {
         match self {
             Self::Sidecar => 8081,
@@ -88,6 +99,8 @@ pub struct Config {
     pub listen: SocketAddr,
     pub tenant: String,
     pub state_dir: PathBuf,
+    /// The policy set that variables and flags make.
+    pub policy: PolicySettings,
     pub log_level: String,
     pub log_format: LogFormat,
     /// The file that was read, if any. Its catalog sections are read by `catalog`.
@@ -230,6 +243,13 @@ impl Values {
             .collect()
     }
 
+    fn read_sources(&self, key: &str) -> Result<Option<Sources>, ConfigError> {
+        let Some(given) = self.given(key) else { return Ok(None) };
+        parse_sources(&given.values)
+            .map(Some)
+            .map_err(|reason| ConfigError::Value { origin: given.origin.clone(), reason })
+    }
+
     fn into_config(self) -> Result<Config, ConfigError> {
         let mode = self.read("mode", parse_mode)?.unwrap_or(ModeName::Shadow);
         let host = self.read("host", |t| {
@@ -257,9 +277,10 @@ impl Values {
                 ModeName::Proxy => Mode::Proxy(Box::new(ProxySettings::read(&self, host)?)),
                 ModeName::Sidecar => Mode::Sidecar(Box::new(SidecarSettings::read(&self)?)),
             },
-            listen: SocketAddr::new(host.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)), port),
+            listen: SocketAddr::new(host.unwrap_or(mode.default_host()), port),
             tenant: self.read("tenant", parse_tenant)?.unwrap_or_else(|| "default".to_owned()),
             state_dir,
+            policy: PolicySettings::read(&self, mode == ModeName::Sidecar)?,
             log_level: self
                 .read("log-level", parse_log_level)?
                 .unwrap_or_else(|| "info".to_owned()),
@@ -273,13 +294,14 @@ impl Values {
 }
 
 /// The modes of this build.
-const BUILT: &str = "shadow, proxy";
+const BUILT: &str = "shadow, proxy, sidecar";
 
 fn parse_mode(text: &str) -> Result<ModeName, String> {
     match text.to_lowercase().replace('_', "-").as_str() {
         "shadow" => Ok(ModeName::Shadow),
         "proxy" => Ok(ModeName::Proxy),
-        mode @ ("edge-mcp" | "edgemcp" | "mcp" | "sidecar") => {
+        "sidecar" => Ok(ModeName::Sidecar),
+        mode @ ("edge-mcp" | "edgemcp" | "mcp") => {
             Err(format!("mode `{mode}` is not in this build, which has: {BUILT}. Use one of them"))
         }
         _ => Err(format!(

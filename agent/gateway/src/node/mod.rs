@@ -2,6 +2,7 @@
 
 mod proxy;
 mod shadow;
+mod sidecar;
 
 use std::{io, net::SocketAddr};
 
@@ -54,8 +55,7 @@ pub fn run(config: Config) -> Result<(), NodeError> {
     );
     match config.mode.clone() {
         Mode::Shadow(settings) => runtime.block_on(shadow::run(config, *settings)),
+        Mode::Sidecar(settings) => runtime.block_on(sidecar::run(config, *settings)),
         Mode::Proxy(settings) => runtime.block_on(proxy::run(config, *settings)),
-        // `config` refuses this mode.
-        Mode::Sidecar(_) => Ok(()),
     }
 }

@@ -12,7 +12,6 @@ use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 use http_body_util::Full;
 use serde_json::json;
-use stoa_policy::{engine::Engine, outside::Outside};
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
@@ -25,6 +24,7 @@ use crate::{
     config::{Config, proxy::ProxySettings},
     drain::{self, Drained},
     http::{self as api, problem::Problem},
+    outside,
     proxy::{Shared, Worker as ProxyWorker, connection, counters::Registry},
     telemetry::{access_log::AccessLog, proxy_metrics},
     worker::{Worker, Workers, accept_until_drained, bind_shared},
@@ -44,10 +44,7 @@ pub(super) async fn run(config: Config, settings: ProxySettings) -> Result<(), N
     let live = LiveCatalog::load(
         config.file.clone(),
         defaults,
-        Box::new(|document, _| {
-            Engine::build(&document.policies, &Outside::default())
-                .map_err(|errors| errors.to_string())
-        }),
+        config.policy.engine_builder(outside::open()),
     )?;
     let registry = Arc::new(Registry::default());
     let access_log =
