@@ -1,6 +1,6 @@
 use super::*;
 use crate::catalog::{Catalog, Defaults, files::Files};
-use stoa_policy::engine::Engine;
+use stoa_policy::{engine::Engine, outside::Outside};
 
 fn catalog(text: &str) -> Result<Catalog, String> {
     let defaults = Defaults {
@@ -9,7 +9,7 @@ fn catalog(text: &str) -> Result<Catalog, String> {
         upstream: None,
     };
     let build = |document: &crate::catalog::document::Document, _: &mut Files| {
-        Ok(Engine::build(&document.policies))
+        Engine::build(&document.policies, &Outside::default()).map_err(|errors| errors.to_string())
     };
     Catalog::parse("c.yaml", text, &defaults, &build, &mut Files::default())
         .map_err(|e| e.to_string())

@@ -31,6 +31,9 @@ use crate::{
 /// A question is a request's head, and of its body what the gateway is configured to send.
 pub const LONGEST_QUESTION: usize = 1 << 20;
 const READ_WITHIN: Duration = Duration::from_secs(10);
+const NGINX: &str = "/authz/nginx";
+const FORWARD_AUTH: &str = "/authz/forward";
+const KONG: &str = "/authz/kong";
 const CHECK: &str = "/envoy.service.auth.v3.Authorization/Check";
 
 /// Of our own, or of tonic.
@@ -107,11 +110,11 @@ impl Doors {
         match path {
             CHECK => Some(Door::Grpc),
             "/authz" => Some(Door::Document),
-            "/authz/nginx" => Some(Door::Nginx),
-            "/authz/forward" => Some(Door::ForwardAuth),
-            "/authz/kong" => Some(Door::KongOpa),
             // Where Kong's plugin looks for OPA's documents.
             _ if path.starts_with("/v1/data/") => Some(Door::KongOpa),
+            _ if below(path, NGINX).is_some() => Some(Door::Nginx),
+            _ if below(path, FORWARD_AUTH).is_some() => Some(Door::ForwardAuth),
+            _ if below(path, KONG).is_some() => Some(Door::KongOpa),
             _ => None,
         }
     }
@@ -131,7 +134,8 @@ impl Doors {
             }
             Door::KongOpa => {
                 only(&head.method, &[Method::POST], "POST")?;
-                let place = self.formed(forwarded::place_of(head.uri.query()))?;
+                let place = below(head.uri.path(), KONG).unwrap_or_default();
+                let place = self.formed(forwarded::place_of(place))?;
                 let body = self.read(body).await?;
                 let question = self.formed(kong_opa::read(&body, place))?;
                 let decided = self.put(Format::KongOpa, &question).await?;
@@ -139,7 +143,9 @@ impl Doors {
             }
             Door::Nginx | Door::ForwardAuth => {
                 only(&head.method, &[Method::GET, Method::HEAD], "GET, HEAD")?;
-                let place = self.formed(forwarded::place_of(head.uri.query()))?;
+                let path = head.uri.path();
+                let place = below(path, NGINX).or(below(path, FORWARD_AUTH)).unwrap_or_default();
+                let place = self.formed(forwarded::place_of(place))?;
                 match door {
                     Door::Nginx => {
                         let question = self.forwarded(forwarded::of_nginx(head, place))?;
@@ -256,6 +262,11 @@ impl UnaryService<CheckRequest> for Check {
             Ok(tonic::Response::new(envoy_grpc::write(&decided, &decider.names)))
         })
     }
+}
+
+/// What follows `base` in `path`, if it is that or below it.
+fn below<'a>(path: &'a str, base: &str) -> Option<&'a str> {
+    path.strip_prefix(base).filter(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 fn only(method: &Method, allowed: &[Method], names: &'static str) -> Result<(), Problem> {

@@ -8,7 +8,7 @@
 //! for each.
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, header, request::Parts};
+use http::{HeaderMap, HeaderName, HeaderValue, header, request::Parts};
 
 use super::question::{
     AskedBody, Malformed, Place, Question, UNKNOWN_SOURCE, address_of, method_of, scheme_of,
@@ -134,39 +134,33 @@ fn source_of(headers: &HeaderMap) -> std::net::SocketAddr {
         .unwrap_or(UNKNOWN_SOURCE)
 }
 
-/// `?policy_set=orders&tenant=acme&route=v1` of the URL that the gateway was configured with,
-/// which no client can change.
-pub fn place_of(query: Option<&str>) -> Result<Place, Malformed> {
+/// `/policy_set=orders/tenant=acme/route=v1`, behind the path of the URL that a gateway was
+/// configured with. Not its query: Caddy hands the client's query on where its own has none, and a
+/// client would choose the policies that judge it.
+pub fn place_of(path: &str) -> Result<Place, Malformed> {
     let mut place = Place::default();
-    let pairs = query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty());
-    for pair in pairs {
-        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        let is_plain = !value.is_empty() && !value.bytes().any(|b| matches!(b, b'%' | b'+'));
+    for segment in path.split('/').filter(|segment| !segment.is_empty()) {
+        let (name, value) = segment.split_once('=').unwrap_or((segment, ""));
         let member = match name {
             "policy_set" => &mut place.policy_set,
             "tenant" => &mut place.tenant,
             "route" => &mut place.route,
             _ => {
-                let known = "is not known; there are policy_set, tenant and route";
-                return Err(Malformed::new(format!("query.{name}"), known));
+                let known = "is not known; there are policy_set=, tenant= and route=";
+                return Err(Malformed::new(format!("path.{name}"), known));
             }
         };
-        if !is_plain || member.is_some() {
-            return Err(Malformed::new(format!("query.{name}"), "is to be one plain name"));
+        if value.is_empty() || value.contains('%') || member.is_some() {
+            return Err(Malformed::new(format!("path.{name}"), "is to be one plain name"));
         }
         *member = Some(value.to_owned());
     }
     Ok(place)
 }
 
-/// Whether the method that a gateway asks with says nothing of the client's request.
-pub fn is_asking_method(method: &Method) -> bool {
-    matches!(*method, Method::GET | Method::HEAD | Method::POST)
-}
-
 #[cfg(test)]
 mod tests {
-    use http::Request;
+    use http::{Method, Request};
 
     use super::*;
 
@@ -250,13 +244,13 @@ mod tests {
     }
 
     #[test]
-    fn the_url_says_which_policies() {
-        let place = place_of(Some("policy_set=orders&tenant=acme")).unwrap();
+    fn the_path_says_which_policies() {
+        let place = place_of("/policy_set=orders/tenant=acme").unwrap();
         assert_eq!(place.policy_set.as_deref(), Some("orders"));
         assert_eq!(place.tenant.as_deref(), Some("acme"));
-        assert_eq!(place_of(None).unwrap(), Place::default());
-        for query in ["policyset=a", "tenant=", "tenant=a&tenant=b", "route=a%20b"] {
-            assert!(place_of(Some(query)).unwrap_err().field.starts_with("query."), "{query}");
+        assert_eq!(place_of("").unwrap(), Place::default());
+        for path in ["/policyset=a", "/tenant=", "/tenant=a/tenant=b", "/route=a%20b", "/orders"] {
+            assert!(place_of(path).unwrap_err().field.starts_with("path."), "{path}");
         }
     }
 }

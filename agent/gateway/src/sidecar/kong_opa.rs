@@ -83,7 +83,7 @@ struct Consumer {
     id: Option<Arc<str>>,
 }
 
-/// `place` is what the URL says that the plugin was given.
+/// `place` is what the path says that the plugin was given.
 pub fn read(body: &[u8], place: Place) -> Result<Question, Malformed> {
     let Envelope { input } = parse(body)?;
     let http = input.request.http;
