@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use crate::decisions::wait_for;
 
 /// A JVM on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(240);
+const PATIENCE: Duration = Duration::from_secs(400);
 pub const REALM: &str = "acme";
 const CLIENT: &str = "orders-app";
 const SECRET: &str = "of-the-tests";
