@@ -70,7 +70,7 @@ impl Keycloak {
         self.token_of(REALM, &form)
     }
 
-    /// A new key, which signs from now on. Its identifier among the realm's components.
+    /// A new key, which signs from now on where its priority is the highest.
     pub fn add_key(&self, name: &str, priority: u32) -> Result<()> {
         let realm: Value = self.read(&format!("/admin/realms/{REALM}"))?;
         self.make(
@@ -82,24 +82,6 @@ impl Keycloak {
                            "active": ["true"], "keySize": ["2048"]},
             }),
         )
-    }
-
-    /// Takes all keys away that sign tokens, but the one of that name.
-    pub fn remove_other_keys(&self, name: &str) -> Result<()> {
-        let path = format!(
-            "/admin/realms/{REALM}/components?type=org.keycloak.keys.KeyProvider"
-        );
-        let components: Value = self.read(&path)?;
-        for component in components.as_array().context("no components")? {
-            let is_rsa = component["providerId"] == "rsa-generated";
-            if is_rsa && component["name"] != name {
-                let id = component["id"].as_str().context("no id")?;
-                let path = format!("/admin/realms/{REALM}/components/{id}");
-                let reply = self.exchange("DELETE", &path, "application/json", "")?;
-                ensure!(reply.status == 204, "{path}: {} {}", reply.status, reply.text());
-            }
-        }
-        Ok(())
     }
 
     pub fn process(&mut self) -> &mut Process {
@@ -163,8 +145,7 @@ impl Keycloak {
             ("Connection", "close"),
         ];
         // The token endpoint takes no credentials of others.
-        let headers: Vec<_> =
-            headers.into_iter().filter(|(_, value)| !value.is_empty()).collect();
+        let headers: Vec<_> = headers.into_iter().filter(|(_, value)| !value.is_empty()).collect();
         let headers: Vec<_> = match media_type {
             "application/json" => headers,
             _ => headers.into_iter().filter(|(name, _)| *name != "Authorization").collect(),

@@ -5,7 +5,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use sandbox::pause;
 use serde_json::{Value, json};
-use system_tests::{decisions::Sidecar, keycloak::{Keycloak, REALM}, stage};
+use system_tests::{
+    decisions::Sidecar,
+    keycloak::{Keycloak, REALM},
+    stage,
+};
 
 fn decide(sidecar: &Sidecar, token: &str) -> Result<(u16, Value)> {
     let reply = sidecar.ask(&json!({
@@ -45,7 +49,9 @@ fn tokens_of_keycloak_are_verified_through_a_change_of_keys() -> Result<()> {
     let middle = changed.len() - 20;
     let letter = if changed[middle..].starts_with('x') { "y" } else { "x" };
     changed.replace_range(middle..=middle, letter);
-    for forged in [changed, old.rsplit_once('.').map(|(head, _)| format!("{head}.")).unwrap_or_default()] {
+    for forged in
+        [changed, old.rsplit_once('.').map(|(head, _)| format!("{head}.")).unwrap_or_default()]
+    {
         let (status, decision) = decide(&sidecar, &forged)?;
         ensure!(status == 401, "a forged token passed: {decision}");
     }
