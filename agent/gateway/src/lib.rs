@@ -3,13 +3,20 @@
 #![deny(unsafe_code)]
 
 pub mod capture;
+pub mod catalog;
 pub mod config;
+pub mod drain;
 pub mod enforcement;
 pub mod http;
 pub mod node;
+pub mod outside;
+pub mod proxy;
 pub mod shadow;
+pub mod sidecar;
 pub mod store;
 pub mod telemetry;
+pub mod tls;
+pub mod worker;
 
 use std::{
     ffi::OsString,

@@ -95,6 +95,8 @@ pub struct Stated {
     pub tenant: Option<Arc<str>>,
     pub roles: Vec<Arc<str>>,
     pub scopes: Vec<Arc<str>>,
+    /// What else is known of the user, for Rego.
+    pub claims: Arc<serde_json::Map<String, serde_json::Value>>,
 }
 
 #[cfg(test)]

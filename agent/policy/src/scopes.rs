@@ -66,7 +66,7 @@ impl Scopes {
         }
         let mut demands = Vec::new();
         for (what, list) in [
-            ("one of the scopes", any_of),
+            ("one of", any_of),
             ("all of the scopes", all_of),
             ("one of the roles", roles_any_of),
             ("all of the roles", roles_all_of),
@@ -159,10 +159,7 @@ mod tests {
         let (verdict, decision) = decide(&config, &["x"], &[]);
         let denial = verdict.unwrap_err();
         assert_eq!(denial.status, StatusCode::FORBIDDEN);
-        assert_eq!(
-            denial.reason,
-            "Insufficient scopes: requires one of the scopes [stoa:read, stoa:admin]"
-        );
+        assert_eq!(denial.reason, "Insufficient scopes: requires one of [stoa:read, stoa:admin]");
         let (name, value) = &decision.response_headers[0];
         assert_eq!(name, WWW_AUTHENTICATE);
         assert_eq!(value, "Bearer error=\"insufficient_scope\", scope=\"stoa:read stoa:admin\"");

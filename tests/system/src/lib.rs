@@ -2,6 +2,8 @@
 
 #![forbid(unsafe_code)]
 
+pub mod decisions;
+pub mod keycloak;
 pub mod markers;
 pub mod observed;
 pub mod planted;

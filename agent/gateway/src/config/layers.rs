@@ -7,6 +7,7 @@ use super::{
     ConfigError,
     settings::{self, Kind, SETTINGS},
 };
+use crate::catalog::document::SECTIONS;
 
 /// A value as it was given, and where.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -95,10 +96,13 @@ pub fn read_file(path: &Path, text: &str) -> Result<Layer, ConfigError> {
         };
     };
     let mut layer = Layer::new();
-    for (key, value) in entries {
+    for (key, value) in entries.into_iter().flat_map(flatten) {
         let Some(setting) = settings::by_key(&key).filter(|s| s.key != "config") else {
             let upper = key.to_uppercase().replace('-', "_");
-            if settings::is_of_other_mode(&upper) || settings::is_section_of_other_mode(&upper) {
+            if SECTIONS.contains(&key.as_str())
+                || settings::is_of_other_mode(&upper)
+                || settings::is_section_of_other_mode(&upper)
+            {
                 continue;
             }
             let keys: Vec<String> = SETTINGS
@@ -117,6 +121,19 @@ pub fn read_file(path: &Path, text: &str) -> Result<Layer, ConfigError> {
         }
     }
     Ok(layer)
+}
+
+/// `mtls: {enabled: true}` is the setting `mtls__enabled`, as it is in a variable's name.
+fn flatten((key, value): (String, serde_json::Value)) -> Vec<(String, serde_json::Value)> {
+    let section = format!("{}--", key.replace('_', "-"));
+    match value {
+        serde_json::Value::Object(members)
+            if SETTINGS.iter().any(|setting| setting.key.starts_with(&section)) =>
+        {
+            members.into_iter().map(|(name, value)| (format!("{key}__{name}"), value)).collect()
+        }
+        value => vec![(key, value)],
+    }
 }
 
 fn texts_of(kind: Kind, value: serde_json::Value) -> Result<Vec<String>, &'static str> {
@@ -213,7 +230,7 @@ mod tests {
 
     #[test]
     fn variables_of_other_modes_are_known() {
-        let names = ["STOA_SSE_KEEPALIVE", "STOA_MTLS__ENABLED", "STOA_AUTO_CREATE_MR"];
+        let names = ["STOA_SSE_KEEPALIVE", "STOA_MTLS__REQUIRE_BINDING", "STOA_AUTO_CREATE_MR"];
         for name in names {
             assert_eq!(variables(&[(name, "true")]).unwrap(), Layer::new(), "{name}");
         }

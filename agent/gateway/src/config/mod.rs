@@ -3,6 +3,7 @@
 
 pub mod layers;
 mod parse;
+pub mod policy;
 pub mod proxy;
 pub mod settings;
 pub mod shadow;
@@ -18,11 +19,13 @@ use std::{
 use clap::{Arg, ArgAction, Command};
 
 use layers::{Given, Layer};
-use parse::{parse_log_level, parse_number, parse_path, parse_tenant};
+use parse::{parse_log_level, parse_number, parse_path, parse_sources, parse_tenant};
+use policy::PolicySettings;
 use proxy::ProxySettings;
 use settings::{Kind, SETTINGS};
 use shadow::ShadowSettings;
 use sidecar::SidecarSettings;
+use stoa_policy::sources::Sources;
 
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -72,6 +75,14 @@ enum ModeName {
 }
 
 impl ModeName {
+    /// Whoever asks a sidecar is believed what it says of the user: by default only the same pod.
+    fn default_host(self) -> IpAddr {
+        IpAddr::V4(match self {
+            Self::Sidecar => Ipv4Addr::LOCALHOST,
+            Self::Proxy | Self::Shadow => Ipv4Addr::UNSPECIFIED,
+        })
+    }
+
     fn default_port(self) -> u16 {
         match self {
             Self::Sidecar => 8081,
@@ -88,6 +99,8 @@ pub struct Config {
     pub listen: SocketAddr,
     pub tenant: String,
     pub state_dir: PathBuf,
+    /// The policy set that variables and flags make.
+    pub policy: PolicySettings,
     pub log_level: String,
     pub log_format: LogFormat,
     /// The file that was read, if any. Its catalog sections are read by `catalog`.
@@ -136,7 +149,7 @@ fn read_named_file(path: &Path) -> Result<Layer, ConfigError> {
 pub fn command() -> Command {
     let mut command = Command::new("stoa-gateway")
         .version(env!("CARGO_PKG_VERSION"))
-        .about("Watches HTTP traffic and writes the contract of each service, with personal data masked")
+        .about("Watches HTTP traffic and writes each service's contract; serves it under policies")
         .long_about(
             "Watches the HTTP traffic of the services you name, without touching it, and writes \
              what it learns as OpenAPI 3.1 and UAC. Personal data is masked before anything is \
@@ -144,7 +157,9 @@ pub fn command() -> Command {
              Try it on a service of your own, then stop with Ctrl-C:\n\n  \
              stoa-gateway --mode shadow --watch api=port:8000\n\n\
              Without root, through a pass-through listener:\n\n  \
-             stoa-gateway --capture inline --target http://127.0.0.1:8000 --inline-listen 127.0.0.1:9083",
+             stoa-gateway --capture inline --target http://127.0.0.1:8000 --inline-listen 127.0.0.1:9083\n\n\
+             As a reverse proxy, with routes and policies from a file or for one upstream:\n\n  \
+             stoa-gateway --mode proxy --upstream http://backend:8080",
         )
         .after_help(
             "Every setting is also a variable (in brackets) and a key of the YAML file (the \
@@ -228,6 +243,13 @@ impl Values {
             .collect()
     }
 
+    fn read_sources(&self, key: &str) -> Result<Option<Sources>, ConfigError> {
+        let Some(given) = self.given(key) else { return Ok(None) };
+        parse_sources(&given.values)
+            .map(Some)
+            .map_err(|reason| ConfigError::Value { origin: given.origin.clone(), reason })
+    }
+
     fn into_config(self) -> Result<Config, ConfigError> {
         let mode = self.read("mode", parse_mode)?.unwrap_or(ModeName::Shadow);
         let host = self.read("host", |t| {
@@ -252,12 +274,13 @@ impl Values {
                 ModeName::Shadow => {
                     Mode::Shadow(Box::new(ShadowSettings::read(&self, &state_dir)?))
                 }
-                ModeName::Proxy => Mode::Proxy(Box::new(ProxySettings::read(&self)?)),
+                ModeName::Proxy => Mode::Proxy(Box::new(ProxySettings::read(&self, host)?)),
                 ModeName::Sidecar => Mode::Sidecar(Box::new(SidecarSettings::read(&self)?)),
             },
-            listen: SocketAddr::new(host.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)), port),
+            listen: SocketAddr::new(host.unwrap_or(mode.default_host()), port),
             tenant: self.read("tenant", parse_tenant)?.unwrap_or_else(|| "default".to_owned()),
             state_dir,
+            policy: PolicySettings::read(&self, mode == ModeName::Sidecar)?,
             log_level: self
                 .read("log-level", parse_log_level)?
                 .unwrap_or_else(|| "info".to_owned()),
@@ -270,14 +293,19 @@ impl Values {
     }
 }
 
+/// The modes of this build.
+const BUILT: &str = "shadow, proxy, sidecar";
+
 fn parse_mode(text: &str) -> Result<ModeName, String> {
     match text.to_lowercase().replace('_', "-").as_str() {
         "shadow" => Ok(ModeName::Shadow),
-        mode @ ("edge-mcp" | "edgemcp" | "mcp" | "sidecar" | "proxy") => {
-            Err(format!("mode `{mode}` is not in this build, which has: shadow. Use --mode shadow"))
+        "proxy" => Ok(ModeName::Proxy),
+        "sidecar" => Ok(ModeName::Sidecar),
+        mode @ ("edge-mcp" | "edgemcp" | "mcp") => {
+            Err(format!("mode `{mode}` is not in this build, which has: {BUILT}. Use one of them"))
         }
         _ => Err(format!(
-            "unknown mode `{text}`. Modes: edge-mcp, sidecar, proxy, shadow; this build has: shadow"
+            "unknown mode `{text}`. Modes: edge-mcp, sidecar, proxy, shadow; this build has: {BUILT}"
         )),
     }
 }

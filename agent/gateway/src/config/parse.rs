@@ -2,6 +2,8 @@
 
 use std::{net::SocketAddr, path::PathBuf};
 
+use stoa_policy::sources::Sources;
+
 pub fn parse_number(text: &str, least: u64, most: u64) -> Result<u64, String> {
     match text.parse::<u64>() {
         Ok(number) if (least..=most).contains(&number) => Ok(number),
@@ -62,6 +64,12 @@ pub fn parse_tenant(text: &str) -> Result<String, String> {
         true => Ok(text.to_owned()),
         false => Err(format!("`{text}` is not a tenant's name: use a-z, 0-9 and `-`")),
     }
+}
+
+/// Networks in CIDR notation, or single addresses.
+pub fn parse_sources(texts: &[String]) -> Result<Sources, String> {
+    let texts = texts.iter().map(|text| text.trim()).collect::<Vec<_>>();
+    serde_json::from_value(serde_json::json!(texts)).map_err(|e| e.to_string())
 }
 
 pub fn parse_log_level(text: &str) -> Result<String, String> {

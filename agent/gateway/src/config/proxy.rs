@@ -1,9 +1,16 @@
 //! Settings of proxy mode. Routes, upstreams and policies are in the catalog.
 
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    num::NonZeroUsize,
+    time::Duration,
+};
+
 use super::{
     ConfigError, Values,
     parse::{parse_bool, parse_number},
 };
+use crate::{telemetry::access_log::Destination, worker};
 
 #[derive(Clone, Debug)]
 pub struct ProxySettings {
@@ -16,13 +23,25 @@ pub struct ProxySettings {
     pub websocket_passthrough: bool,
     /// Idle connections kept for each upstream.
     pub connection_pool_size: usize,
+    pub workers: NonZeroUsize,
+    /// The node's own `/health` and `/metrics`.
+    pub admin: SocketAddr,
+    pub max_connections: usize,
+    /// How long what is under way may go on when the agent stops.
+    pub drain: Duration,
+    pub access_log: Destination,
+    pub access_log_one_in: u64,
 }
 
 impl ProxySettings {
-    pub(super) fn read(values: &Values) -> Result<Self, ConfigError> {
+    pub(super) fn read(values: &Values, host: Option<IpAddr>) -> Result<Self, ConfigError> {
         let flag = |key, default| -> Result<bool, ConfigError> {
             Ok(values.read(key, parse_bool)?.unwrap_or(default))
         };
+        let number = |key, least, most| values.read(key, |t| parse_number(t, least, most));
+        let workers = number("workers", 1, 1024)?.and_then(|n| usize::try_from(n).ok());
+        let admin_port = number("admin-port", 0, 65535)?.and_then(|n| u16::try_from(n).ok());
+        let most = number("max-connections", 1, 1 << 20)?.and_then(|n| usize::try_from(n).ok());
         let pool = values.read("connection-pool-size", |t| parse_number(t, 0, 100_000))?;
         Ok(Self {
             upstream: values.read("upstream", |t| Ok(t.to_owned()))?,
@@ -31,6 +50,26 @@ impl ProxySettings {
             inject_headers: flag("inject-headers", true)?,
             websocket_passthrough: flag("websocket-passthrough", false)?,
             connection_pool_size: pool.and_then(|n| usize::try_from(n).ok()).unwrap_or(100),
+            workers: workers.and_then(NonZeroUsize::new).unwrap_or_else(worker::default_count),
+            admin: SocketAddr::new(
+                host.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
+                admin_port.unwrap_or(9090),
+            ),
+            max_connections: most.unwrap_or(65_536),
+            drain: Duration::from_secs(number("drain-seconds", 0, 86_400)?.unwrap_or(30)),
+            access_log: values
+                .read("access-log", |t| Ok(parse_access_log(t)))?
+                .unwrap_or(Destination::Stdout),
+            access_log_one_in: number("access-log-one-in", 1, 1 << 32)?.unwrap_or(1),
         })
+    }
+}
+
+fn parse_access_log(text: &str) -> Destination {
+    match parse_bool(text) {
+        Ok(true) => Destination::Stdout,
+        Ok(false) => Destination::Off,
+        Err(_) if text == "stdout" || text == "-" => Destination::Stdout,
+        Err(_) => Destination::File(text.into()),
     }
 }

@@ -37,6 +37,7 @@ const CONTRACTS: &str = "Contracts and what is kept";
 const LIMITS: &str = "Budgets";
 const PROXY: &str = "Proxy mode";
 const SIDECAR: &str = "Sidecar mode";
+const POLICIES: &str = "Policies of the set `default`, where the file has none";
 const LOGS: &str = "Logs";
 
 pub const SETTINGS: &[Setting] = &[
@@ -45,9 +46,15 @@ pub const SETTINGS: &[Setting] = &[
         &["STOA_GATEWAY_MODE", "STOA_MODE", "GATEWAY_MODE"],
         "MODE",
         MODE,
-        "What this agent does. This build has: shadow [default: shadow]",
+        "What this agent does. This build has: shadow, proxy, sidecar [default: shadow]",
     ),
-    one("host", &["STOA_HOST"], "IP", MODE, "Address of the HTTP API [default: 0.0.0.0]"),
+    one(
+        "host",
+        &["STOA_HOST"],
+        "IP",
+        MODE,
+        "Address of the HTTP API [default: sidecar 127.0.0.1, else 0.0.0.0]",
+    ),
     one(
         "port",
         &["STOA_PORT", "GATEWAY_PORT"],
@@ -195,7 +202,7 @@ pub const SETTINGS: &[Setting] = &[
         &["STOA_MAX_CONNECTIONS"],
         "N",
         LIMITS,
-        "Inline: connections passed through at once [default: 4096]",
+        "Connections served at once [default: Inline 4096, proxy mode 65536]",
     ),
     one(
         "nice",
@@ -251,6 +258,41 @@ pub const SETTINGS: &[Setting] = &[
         "Idle connections kept for each upstream [default: 100]",
     ),
     one(
+        "workers",
+        &["STOA_WORKERS"],
+        "N",
+        PROXY,
+        "Threads that serve, each with connections of its own [default: one a core]",
+    ),
+    one(
+        "admin-port",
+        &["STOA_ADMIN_PORT"],
+        "PORT",
+        PROXY,
+        "Port of the node's own /health and /metrics; 0 takes a free one [default: 9090]",
+    ),
+    one(
+        "drain-seconds",
+        &["STOA_DRAIN_SECONDS"],
+        "SECONDS",
+        PROXY,
+        "How long requests under way may go on when the agent stops [default: 30]",
+    ),
+    one(
+        "access-log",
+        &["STOA_ACCESS_LOG", "STOA_ACCESS_LOG_ENABLED"],
+        "WHERE",
+        PROXY,
+        "A line of JSON for each answer: stdout (or true), off (or false), or a file, which is rotated at 64 MiB [default: stdout]",
+    ),
+    one(
+        "access-log-one-in",
+        &["STOA_ACCESS_LOG_ONE_IN"],
+        "N",
+        PROXY,
+        "Log one answer in N, and every one of status 500 or above [default: 1]",
+    ),
+    one(
         "upstream-type",
         &["STOA_UPSTREAM_TYPE", "STOA_PRIMARY_GATEWAY"],
         "TYPE",
@@ -278,6 +320,161 @@ pub const SETTINGS: &[Setting] = &[
         SIDECAR,
         "StatusCode, JsonBody, EnvoyExtAuthz or KongPlugin [default: StatusCode]",
     ),
+    Setting {
+        key: "trusted-callers",
+        variables: &["STOA_TRUSTED_CALLERS"],
+        value_name: "CIDR",
+        group: SIDECAR,
+        help: "Addresses of gateways whose questions are answered, and whose word on the user is believed. Repeatable [default: 127.0.0.0/8 and ::1]",
+        kind: Kind::Many,
+    },
+    one(
+        "envoy-path-prefix",
+        &["STOA_ENVOY_PATH_PREFIX"],
+        "PATH",
+        SIDECAR,
+        "`path_prefix` of Envoy's HTTP ext_authz [default: /authz/envoy; /authz with decision format EnvoyExtAuthz]",
+    ),
+    one(
+        "keycloak-url",
+        &["STOA_KEYCLOAK_URL", "KEYCLOAK_URL"],
+        "URL",
+        POLICIES,
+        "Accept tokens of a Keycloak realm: its address as tokens name it",
+    ),
+    one(
+        "keycloak-realm",
+        &["STOA_KEYCLOAK_REALM", "KEYCLOAK_REALM"],
+        "NAME",
+        POLICIES,
+        "The realm [default: stoa]",
+    ),
+    one(
+        "keycloak-internal-url",
+        &["STOA_KEYCLOAK_INTERNAL_URL"],
+        "URL",
+        POLICIES,
+        "Where its keys are fetched, if not at its address",
+    ),
+    one(
+        "keycloak-client-id",
+        &["STOA_KEYCLOAK_CLIENT_ID", "KEYCLOAK_CLIENT_ID"],
+        "NAME",
+        POLICIES,
+        "Tokens must be made for this audience, and its client roles count [default: any audience]",
+    ),
+    one(
+        "jwt-secret",
+        &["STOA_JWT_SECRET"],
+        "TEXT",
+        POLICIES,
+        "Accept tokens that are signed with this secret (HS256), 32 bytes or more. Better a variable: flags are seen by every process",
+    ),
+    one(
+        "jwt-issuer",
+        &["STOA_JWT_ISSUER"],
+        "TEXT",
+        POLICIES,
+        "Tokens must name this issuer [default: Keycloak's realm, or any with --jwt-secret]",
+    ),
+    Setting {
+        key: "jwt-audience",
+        variables: &["STOA_JWT_AUDIENCE"],
+        value_name: "NAME",
+        group: POLICIES,
+        help: "Tokens must be made for one of these audiences; * for any [default: --keycloak-client-id]",
+        kind: Kind::Many,
+    },
+    Setting {
+        key: "mtls--enabled",
+        variables: &["STOA_MTLS__ENABLED"],
+        value_name: "BOOL",
+        group: POLICIES,
+        help: "Accept client certificates [default: false]",
+        kind: Kind::Switch,
+    },
+    Setting {
+        key: "mtls--trusted-proxies",
+        variables: &["STOA_MTLS__TRUSTED_PROXIES"],
+        value_name: "CIDR",
+        group: POLICIES,
+        help: "Proxies that verify client certificates and say so in headers",
+        kind: Kind::Many,
+    },
+    Setting {
+        key: "mtls--allowed-issuers",
+        variables: &["STOA_MTLS__ALLOWED_ISSUERS"],
+        value_name: "DN",
+        group: POLICIES,
+        help: "Issuers of client certificates [default: all that are verified]",
+        kind: Kind::Many,
+    },
+    Setting {
+        key: "mtls--tenant-from-dn",
+        variables: &["STOA_MTLS__TENANT_FROM_DN"],
+        value_name: "BOOL",
+        group: POLICIES,
+        help: "The certificate's organisation is the tenant [default: true]",
+        kind: Kind::Switch,
+    },
+    one(
+        "mtls--header-verify",
+        &["STOA_MTLS__HEADER_VERIFY"],
+        "NAME",
+        POLICIES,
+        "Header of those proxies [default: X-SSL-Client-Verify]",
+    ),
+    one(
+        "mtls--header-fingerprint",
+        &["STOA_MTLS__HEADER_FINGERPRINT"],
+        "NAME",
+        POLICIES,
+        "Header of those proxies [default: X-SSL-Client-Fingerprint]",
+    ),
+    one(
+        "mtls--header-subject-dn",
+        &["STOA_MTLS__HEADER_SUBJECT_DN"],
+        "NAME",
+        POLICIES,
+        "Header of those proxies [default: X-SSL-Client-S-DN]",
+    ),
+    one(
+        "mtls--header-issuer-dn",
+        &["STOA_MTLS__HEADER_ISSUER_DN"],
+        "NAME",
+        POLICIES,
+        "Header of those proxies [default: X-SSL-Client-I-DN]",
+    ),
+    one(
+        "mtls--header-serial",
+        &["STOA_MTLS__HEADER_SERIAL"],
+        "NAME",
+        POLICIES,
+        "Header of those proxies [default: X-SSL-Client-Serial]",
+    ),
+    one(
+        "mtls--header-cert",
+        &["STOA_MTLS__HEADER_CERT"],
+        "NAME",
+        POLICIES,
+        "Header of those proxies [default: X-SSL-Client-Cert]",
+    ),
+    Setting {
+        key: "guardrails-pii-enabled",
+        variables: &["STOA_GUARDRAILS_PII_ENABLED"],
+        value_name: "BOOL",
+        group: POLICIES,
+        help: "Look for personal data in bodies [default: false]",
+        kind: Kind::Switch,
+    },
+    Setting {
+        key: "guardrails-pii-redact",
+        variables: &["STOA_GUARDRAILS_PII_REDACT"],
+        value_name: "BOOL",
+        group: POLICIES,
+        help: "Mask it, rather than refuse the message [default: true]",
+        kind: Kind::Switch,
+    },
     one(
         "log-level",
         &["STOA_LOG_LEVEL", "GATEWAY_LOG_LEVEL"],
@@ -297,54 +494,47 @@ pub const SETTINGS: &[Setting] = &[
 /// Variables (and, in lower case, file keys) of modes and parts that this build does not have.
 /// One configuration serves every mode, so they are known here and without effect.
 pub const OF_OTHER_MODES: &str = "
-A2A_ENABLED A2A_MAX_AGENTS A2A_MAX_TASKS ACCESS_LOG_ENABLED ADMIN_API_TOKEN ADVERTISE_URL
+A2A_ENABLED A2A_MAX_AGENTS A2A_MAX_TASKS ADMIN_API_TOKEN ADVERTISE_URL
 AGENT_SESSION_TTL_SECS API_PROXY__BACKENDS API_PROXY__ENABLED API_PROXY__REQUIRE_AUTH
 ATTESTATION_INTERVAL AUDIT_SPOOL_CAPACITY_BYTES AUDIT_SPOOL_DIR AUDIT_SPOOL_HIGH_WATER_PCT
 AUDIT_SPOOL_SEGMENT_BYTES AUTO_CREATE_MR AUTO_REGISTER BUDGET_CACHE_TTL_SECS
 BUDGET_ENFORCEMENT_ENABLED CB_FAILURE_THRESHOLD CB_RESET_TIMEOUT_SECS CB_SUCCESS_THRESHOLD
-CLASSIFICATION_ENFORCEMENT_ENABLED CONTROL_PLANE_API_KEY CONTROL_PLANE_URL
-DEPLOYMENT_MODE DETAILED_TRACING DPOP__CLOCK_SKEW_SECS DPOP__ENABLED
-DPOP__JTI_CACHE_MAX DPOP__JTI_CACHE_TTL_SECS DPOP__MAX_AGE_SECS DPOP__REQUIRED EBPF_DAEMON_URL
-ENVIRONMENT FALLBACK_CHAINS FALLBACK_ENABLED FALLBACK_TIMEOUT_MS FEDERATION_CACHE_MAX_ENTRIES
-FEDERATION_CACHE_TTL_SECS FEDERATION_ENABLED FEDERATION_UPSTREAMS GATEWAY_EXTERNAL_URL
-GATEWAY_PUBLIC_URL GATEWAY_UI_URL GITHUB_CATALOG_REPO GITHUB_GITOPS_REPO GITHUB_ORG GITHUB_TOKEN
-GITHUB_WEBHOOK_SECRET GITLAB_API_URL GITLAB_PROJECT GITLAB_PROJECT_ID GITLAB_TOKEN GITLAB_URL
-GIT_PROVIDER GRAPHQL_BRIDGE_ENABLED GRAPHQL_PROXY_ENABLED GRPC_BRIDGE_ENABLED GRPC_PROXY_ENABLED
-GUARDRAILS_CONTENT_FILTER_ENABLED GUARDRAILS_INJECTION_ENABLED GUARDRAILS_PII_ENABLED
-GUARDRAILS_PII_REDACT HEARTBEAT_INTERVAL_SECS HEGEMON_BUDGET_DAILY_USD HEGEMON_BUDGET_WARN_PCT
-HEGEMON_ENABLED IP_BLOCKLIST IP_BLOCKLIST_FILE JWT_ISSUER JWT_SECRET K8S_ENABLED
+CLASSIFICATION_ENFORCEMENT_ENABLED CONTROL_PLANE_API_KEY CONTROL_PLANE_URL DEPLOYMENT_MODE
+DETAILED_TRACING DPOP__CLOCK_SKEW_SECS DPOP__ENABLED DPOP__JTI_CACHE_MAX DPOP__JTI_CACHE_TTL_SECS
+DPOP__MAX_AGE_SECS DPOP__REQUIRED EBPF_DAEMON_URL ENVIRONMENT FALLBACK_CHAINS FALLBACK_ENABLED
+FALLBACK_TIMEOUT_MS FEDERATION_CACHE_MAX_ENTRIES FEDERATION_CACHE_TTL_SECS FEDERATION_ENABLED
+FEDERATION_UPSTREAMS GATEWAY_EXTERNAL_URL GATEWAY_PUBLIC_URL GATEWAY_UI_URL GITHUB_CATALOG_REPO
+GITHUB_GITOPS_REPO GITHUB_ORG GITHUB_TOKEN GITHUB_WEBHOOK_SECRET GITLAB_API_URL GITLAB_PROJECT
+GITLAB_PROJECT_ID GITLAB_TOKEN GITLAB_URL GIT_PROVIDER GRAPHQL_BRIDGE_ENABLED
+GRAPHQL_PROXY_ENABLED GRPC_BRIDGE_ENABLED GRPC_PROXY_ENABLED GUARDRAILS_CONTENT_FILTER_ENABLED
+GUARDRAILS_INJECTION_ENABLED HEARTBEAT_INTERVAL_SECS HEGEMON_BUDGET_DAILY_USD
+HEGEMON_BUDGET_WARN_PCT HEGEMON_ENABLED IP_BLOCKLIST IP_BLOCKLIST_FILE K8S_ENABLED
 KAFKA_BRIDGE_ENABLED KAFKA_BROKERS KAFKA_CNS_CONSUMER_GROUP KAFKA_CNS_ENABLED KAFKA_CNS_TOPICS
 KAFKA_DEPLOY_PROGRESS_TOPIC KAFKA_ENABLED KAFKA_ERRORS_TOPIC KAFKA_METERING_TOPIC
-KEYCLOAK_ADMIN_PASSWORD KEYCLOAK_CLIENT_ID KEYCLOAK_CLIENT_SECRET KEYCLOAK_INTERNAL_URL
-KEYCLOAK_REALM KEYCLOAK_URL LLM_DEFAULT_TIMEOUT_MS LLM_ENABLED LLM_PROXY_API_KEY
-LLM_PROXY_ENABLED LLM_PROXY_METERING_URL LLM_PROXY_MISTRAL_API_KEY
-LLM_PROXY_MISTRAL_UPSTREAM_URL LLM_PROXY_PROVIDER LLM_PROXY_SKIP_VALIDATION
-LLM_PROXY_TIMEOUT_SECS LLM_PROXY_UPSTREAM_URL LLM_ROUTER__BUDGET_LIMIT_USD
-LLM_ROUTER__DEFAULT_STRATEGY LLM_ROUTER__ENABLED LLM_ROUTER__PROVIDERS
-LLM_ROUTER__SUBSCRIPTION_MAPPING__MAP MAX_SESSIONS MCP_DISCOVERY_CACHE_MAX_ENTRIES
-MCP_DISCOVERY_CACHE_TTL_SECS MCP_SESSION_TTL_MINUTES MEMORY_LIMIT_MB METERING_ENABLED
-MTLS__ALLOWED_ISSUERS MTLS__ENABLED MTLS__HEADER_CERT MTLS__HEADER_FINGERPRINT
-MTLS__HEADER_ISSUER_DN MTLS__HEADER_NOT_AFTER MTLS__HEADER_NOT_BEFORE MTLS__HEADER_SERIAL
-MTLS__HEADER_SUBJECT_DN MTLS__HEADER_VERIFY MTLS__REQUIRED_ROUTES MTLS__REQUIRE_BINDING
-MTLS__TENANT_FROM_DN MTLS__TRUSTED_PROXIES NATIVE_TOOLS_ENABLED OPA_ENABLED OPA_ENDPOINT
+KEYCLOAK_ADMIN_PASSWORD KEYCLOAK_CLIENT_SECRET LLM_DEFAULT_TIMEOUT_MS LLM_ENABLED
+LLM_PROXY_API_KEY LLM_PROXY_ENABLED LLM_PROXY_METERING_URL LLM_PROXY_MISTRAL_API_KEY
+LLM_PROXY_MISTRAL_UPSTREAM_URL LLM_PROXY_PROVIDER LLM_PROXY_SKIP_VALIDATION LLM_PROXY_TIMEOUT_SECS
+LLM_PROXY_UPSTREAM_URL LLM_ROUTER__BUDGET_LIMIT_USD LLM_ROUTER__DEFAULT_STRATEGY
+LLM_ROUTER__ENABLED LLM_ROUTER__PROVIDERS LLM_ROUTER__SUBSCRIPTION_MAPPING__MAP MAX_SESSIONS
+MCP_DISCOVERY_CACHE_MAX_ENTRIES MCP_DISCOVERY_CACHE_TTL_SECS MCP_SESSION_TTL_MINUTES
+MEMORY_LIMIT_MB METERING_ENABLED MTLS__HEADER_NOT_AFTER MTLS__HEADER_NOT_BEFORE
+MTLS__REQUIRED_ROUTES MTLS__REQUIRE_BINDING NATIVE_TOOLS_ENABLED OPA_ENABLED OPA_ENDPOINT
 OTEL_ENABLED OTEL_ENDPOINT OTEL_SAMPLE_RATE PLUGIN_SDK_ENABLED POLICY_ENABLED POLICY_PATH
-PROMPT_CACHE_MAX_ENTRIES PROMPT_CACHE_TTL_SECS PROMPT_CACHE_WATCH_DIR
-PROMPT_GUARD_ACTION PROMPT_GUARD_ENABLED PROXY_METRICS_ENABLED PROXY_TRACING_ENABLED
-QUOTA_DEFAULT_DAILY_LIMIT QUOTA_DEFAULT_RATE_PER_MINUTE QUOTA_ENFORCEMENT_ENABLED
-QUOTA_SYNC_INTERVAL_SECS RAG_INJECTOR_ENABLED RAG_MAX_CHUNKS RAG_MAX_CONTEXT_LENGTH
-RAG_SOURCE_TIMEOUT_MS RATE_LIMIT_DEFAULT RATE_LIMIT_WINDOW_SECONDS ROUTE_RELOAD_ENABLED
-ROUTE_RELOAD_INTERVAL_SECS SENDER_CONSTRAINT__DPOP_REQUIRED SENDER_CONSTRAINT__ENABLED
-SENDER_CONSTRAINT__MTLS_REQUIRED SESSION_TIMEOUT SESSION_TIMEOUT_SECS SHADOW_GITLAB_PROJECT
-SHADOW_MIN_SAMPLES SKILL_CACHE_TTL_SECS SKILL_CONTEXT_ENABLED SKILL_CONTEXT_HEADER
-SKILL_CONTEXT_MAX_BYTES SNAPSHOT_BODY_MAX_BYTES SNAPSHOT_ENABLED SNAPSHOT_EXTRA_PII_PATTERNS
-SNAPSHOT_MAX_AGE_SECS SNAPSHOT_MAX_COUNT SOAP_BRIDGE_ENABLED SOAP_PROXY_ENABLED SSE_KEEPALIVE
-SSE_KEEPALIVE_INTERVAL SSE_KEEPALIVE_INTERVAL_SECS SUPERVISION_DEFAULT_TIER SUPERVISION_ENABLED
-SUPERVISION_WEBHOOK_URL TARGET_GATEWAY_TYPE TARGET_GATEWAY_URL TCP_RATE_LIMIT_PER_IP
-TOKEN_BUDGET_DEFAULT_LIMIT TOKEN_BUDGET_ENABLED TOKEN_BUDGET_WINDOW_HOURS
-TOOL_EXPANSION_MODE TOOL_MAX_STALENESS_SECS TOOL_REFRESH_TTL_SECS TOPOLOGY TOPOLOGY_PROOF
-WEBSOCKET_ENABLED
-WS_PROXY_ENABLED WS_PROXY_RATE_LIMIT_BURST WS_PROXY_RATE_LIMIT_PER_SECOND
-ZOMBIE_DETECTION_ENABLED
+PROMPT_CACHE_MAX_ENTRIES PROMPT_CACHE_TTL_SECS PROMPT_CACHE_WATCH_DIR PROMPT_GUARD_ACTION
+PROMPT_GUARD_ENABLED PROXY_METRICS_ENABLED PROXY_TRACING_ENABLED QUOTA_DEFAULT_DAILY_LIMIT
+QUOTA_DEFAULT_RATE_PER_MINUTE QUOTA_ENFORCEMENT_ENABLED QUOTA_SYNC_INTERVAL_SECS
+RAG_INJECTOR_ENABLED RAG_MAX_CHUNKS RAG_MAX_CONTEXT_LENGTH RAG_SOURCE_TIMEOUT_MS
+RATE_LIMIT_DEFAULT RATE_LIMIT_WINDOW_SECONDS ROUTE_RELOAD_ENABLED ROUTE_RELOAD_INTERVAL_SECS
+SENDER_CONSTRAINT__DPOP_REQUIRED SENDER_CONSTRAINT__ENABLED SENDER_CONSTRAINT__MTLS_REQUIRED
+SESSION_TIMEOUT SESSION_TIMEOUT_SECS SHADOW_GITLAB_PROJECT SHADOW_MIN_SAMPLES SKILL_CACHE_TTL_SECS
+SKILL_CONTEXT_ENABLED SKILL_CONTEXT_HEADER SKILL_CONTEXT_MAX_BYTES SNAPSHOT_BODY_MAX_BYTES
+SNAPSHOT_ENABLED SNAPSHOT_EXTRA_PII_PATTERNS SNAPSHOT_MAX_AGE_SECS SNAPSHOT_MAX_COUNT
+SOAP_BRIDGE_ENABLED SOAP_PROXY_ENABLED SSE_KEEPALIVE SSE_KEEPALIVE_INTERVAL
+SSE_KEEPALIVE_INTERVAL_SECS SUPERVISION_DEFAULT_TIER SUPERVISION_ENABLED SUPERVISION_WEBHOOK_URL
+TARGET_GATEWAY_TYPE TARGET_GATEWAY_URL TCP_RATE_LIMIT_PER_IP TOKEN_BUDGET_DEFAULT_LIMIT
+TOKEN_BUDGET_ENABLED TOKEN_BUDGET_WINDOW_HOURS TOOL_EXPANSION_MODE TOOL_MAX_STALENESS_SECS
+TOOL_REFRESH_TTL_SECS TOPOLOGY TOPOLOGY_PROOF WEBSOCKET_ENABLED WS_PROXY_ENABLED
+WS_PROXY_RATE_LIMIT_BURST WS_PROXY_RATE_LIMIT_PER_SECOND ZOMBIE_DETECTION_ENABLED
 ";
 
 /// The setting that a file key or a variable names.

@@ -68,12 +68,20 @@ fn retention_of_thirty_days_or_more_is_refused_with_the_reason() {
 
 #[test]
 fn modes_that_are_absent_say_so() {
-    for mode in ["edge-mcp", "edge_mcp", "mcp", "sidecar", "proxy"] {
+    for mode in ["edge-mcp", "edge_mcp", "mcp"] {
         let error = error_of(&[WATCH, "--mode", mode], &[]);
         assert!(error.contains("not in this build"), "{error}");
     }
     assert!(error_of(&[WATCH], &[("GATEWAY_MODE", "shadw")]).contains("unknown mode `shadw`"));
     assert!(load_with(&[WATCH, "--mode", "Shadow"], &[]).is_ok());
+}
+
+#[test]
+fn a_sidecar_listens_on_this_machine_alone() {
+    let config = load_with(&["--mode", "sidecar"], &[]).unwrap();
+    assert_eq!(config.listen, "127.0.0.1:8081".parse().unwrap());
+    let variables = [("STOA_GATEWAY_MODE", "sidecar"), ("STOA_HOST", "0.0.0.0")];
+    assert_eq!(load_with(&[], &variables).unwrap().listen, "0.0.0.0:8081".parse().unwrap());
 }
 
 #[test]
@@ -133,4 +141,21 @@ fn help_names_every_setting_and_its_variable() {
 #[test]
 fn the_command_is_consistent() {
     command().debug_assert();
+}
+
+#[test]
+fn proxy_mode_has_the_documented_defaults() {
+    let config = load_with(&["--mode", "proxy", "--upstream", "http://backend:8080"], &[]).unwrap();
+    assert_eq!(config.listen, "0.0.0.0:8082".parse().unwrap());
+    let Mode::Proxy(proxy) = config.mode else { panic!("{:?}", config.mode) };
+    assert_eq!(proxy.upstream.as_deref(), Some("http://backend:8080"));
+    assert_eq!(proxy.admin, "0.0.0.0:9090".parse().unwrap());
+    assert_eq!(proxy.connection_pool_size, 100);
+    let switches = [
+        proxy.transform_request,
+        proxy.transform_response,
+        proxy.inject_headers,
+        proxy.websocket_passthrough,
+    ];
+    assert_eq!(switches, [false, false, true, false]);
 }

@@ -1,11 +1,14 @@
 //! Wires the rooms together: start, drain, stop. One file a mode.
 
+mod proxy;
 mod shadow;
+mod sidecar;
 
 use std::{io, net::SocketAddr};
 
 use crate::{
     capture::CaptureError,
+    catalog::CatalogError,
     config::{Config, Mode},
     shadow::ShadowError,
     store::StoreError,
@@ -25,6 +28,14 @@ pub enum NodeError {
     Listen { address: SocketAddr, source: io::Error },
     #[error("the agent could not start: {0}")]
     Start(#[from] io::Error),
+    #[error("{0}. Nothing was started")]
+    Catalog(#[from] CatalogError),
+    #[error(
+        "cannot write the access log to {destination}: {source}. Name another with --access-log"
+    )]
+    AccessLog { destination: String, source: io::Error },
+    #[error("a worker ended by itself; the log says why")]
+    WorkerEnded,
     #[error("the analysis ended by itself; the log says why")]
     AnalysisEnded,
 }
@@ -44,7 +55,7 @@ pub fn run(config: Config) -> Result<(), NodeError> {
     );
     match config.mode.clone() {
         Mode::Shadow(settings) => runtime.block_on(shadow::run(config, *settings)),
-        // `config` refuses these modes.
-        Mode::Proxy(_) | Mode::Sidecar(_) => Ok(()),
+        Mode::Sidecar(settings) => runtime.block_on(sidecar::run(config, *settings)),
+        Mode::Proxy(settings) => runtime.block_on(proxy::run(config, *settings)),
     }
 }

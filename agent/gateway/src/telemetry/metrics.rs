@@ -194,7 +194,7 @@ pub fn class_name(class: Personal) -> String {
 }
 
 /// proc(5), `/proc/pid/statm`: the second field counts pages.
-fn resident_bytes() -> u64 {
+pub fn resident_bytes() -> u64 {
     let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
     let pages = statm.split_whitespace().nth(1).and_then(|n| n.parse::<u64>().ok());
     pages.unwrap_or(0) * rustix::param::page_size() as u64

@@ -1,7 +1,9 @@
 //! Logs and metrics. Nothing that was observed is ever in either, but for counts and the names
 //! that the operator chose.
 
+pub mod access_log;
 pub mod metrics;
+pub mod proxy_metrics;
 
 use std::io::{self, IsTerminal};
 

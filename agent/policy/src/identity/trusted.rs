@@ -182,7 +182,7 @@ pub(crate) fn stated_identity(stated: &Stated) -> Option<Identity> {
         roles: stated.roles.clone(),
         plan: None,
         method: AuthenticationMethod::Trusted,
-        claims: Arc::default(),
+        claims: Arc::clone(&stated.claims),
     })
 }
 

@@ -17,7 +17,7 @@ use aws_lc_rs::constant_time::verify_slices_are_equal;
 pub use self::{
     algorithm::Algorithm,
     claims::ClaimsConfig,
-    config::{JwtConfig, KeycloakConfig},
+    config::{JwtConfig, KeycloakConfig, Secret},
 };
 use self::{
     claims::{Reader, Rules},

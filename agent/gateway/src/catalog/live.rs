@@ -1,0 +1,169 @@
+//! The configuration in force. It is replaced whole when its files change; readers take no lock
+//! and see the change with their next request.
+
+use std::{
+    path::PathBuf,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, SystemTime},
+};
+
+use arc_swap::ArcSwap;
+use tokio::sync::Notify;
+
+use super::{BuildEngine, Catalog, CatalogError, Defaults, files::Files};
+
+/// How often the files are looked at. Their content counts, not their time: Kubernetes swaps links.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// One for the agent.
+pub struct LiveCatalog {
+    current: ArcSwap<Catalog>,
+    /// Grows with each configuration that came into force, from 1.
+    generation: AtomicU64,
+    status: Mutex<Status>,
+    /// Those of the last reload, whether it failed or not.
+    files: Mutex<Files>,
+    asked: Notify,
+    file: Option<PathBuf>,
+    defaults: Defaults,
+    build_engine: Box<BuildEngine>,
+}
+
+/// How the last reload went, for `/health/ready` and metrics.
+#[derive(Clone, Debug)]
+pub struct Status {
+    /// Why what the files say now is not in force; what was before still is.
+    pub failure: Option<String>,
+    pub loaded_at: SystemTime,
+    pub reloads: u64,
+    pub failed_reloads: u64,
+}
+
+impl LiveCatalog {
+    pub fn load(
+        file: Option<PathBuf>,
+        defaults: Defaults,
+        build_engine: Box<BuildEngine>,
+    ) -> Result<Arc<Self>, CatalogError> {
+        let mut files = Files::default();
+        let catalog = Catalog::load(file.as_deref(), &defaults, &build_engine, &mut files)?;
+        Ok(Arc::new(Self {
+            current: ArcSwap::from_pointee(catalog),
+            generation: AtomicU64::new(1),
+            status: Mutex::new(Status {
+                failure: None,
+                loaded_at: SystemTime::now(),
+                reloads: 0,
+                failed_reloads: 0,
+            }),
+            files: Mutex::new(files),
+            asked: Notify::new(),
+            file,
+            defaults,
+            build_engine,
+        }))
+    }
+
+    pub fn current(&self) -> Arc<Catalog> {
+        self.current.load_full()
+    }
+
+    pub fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
+    }
+
+    pub fn status(&self) -> Status {
+        self.status.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Reload now, whether or not a file has changed (SIGHUP).
+    pub fn ask(&self) {
+        self.asked.notify_one();
+    }
+
+    /// Reloads when a file changes or somebody asks. Runs until it is dropped.
+    pub async fn follow(self: Arc<Self>) {
+        let mut look = tokio::time::interval(LOOK_EVERY);
+        look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            let is_asked = tokio::select! {
+                _ = look.tick() => false,
+                () = self.asked.notified() => true,
+            };
+            let live = Arc::clone(&self);
+            let looked = tokio::task::spawn_blocking(move || {
+                if is_asked || live.has_changed() {
+                    live.reload();
+                }
+            });
+            let _ = looked.await;
+        }
+    }
+
+    /// Whether a file is not as it was when it was last read, successfully or not.
+    fn has_changed(&self) -> bool {
+        let files = self.files.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        files.has_changed()
+    }
+
+    /// Replaces the configuration, or keeps it and says why.
+    pub fn reload(&self) {
+        let mut files = Files::default();
+        let loaded =
+            Catalog::load(self.file.as_deref(), &self.defaults, &self.build_engine, &mut files);
+        *self.files.lock().unwrap_or_else(PoisonError::into_inner) = files;
+        let mut status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
+        match loaded {
+            Ok(catalog) => {
+                tracing::info!(
+                    routes = catalog.routes.all.len(),
+                    upstreams = catalog.upstreams.len(),
+                    "configuration reloaded"
+                );
+                self.current.store(Arc::new(catalog));
+                self.generation.fetch_add(1, Ordering::Release);
+                status.failure = None;
+                status.loaded_at = SystemTime::now();
+                status.reloads += 1;
+            }
+            Err(error) => {
+                tracing::error!(%error, "configuration not reloaded; the previous one stays");
+                status.failure = Some(error.to_string());
+                status.failed_reloads += 1;
+            }
+        }
+    }
+}
+
+/// One worker's view: a plain pointer until the generation changes.
+pub struct CatalogReader {
+    live: Arc<LiveCatalog>,
+    generation: u64,
+    catalog: Arc<Catalog>,
+}
+
+impl CatalogReader {
+    pub fn new(live: Arc<LiveCatalog>) -> Self {
+        let generation = live.generation();
+        let catalog = live.current();
+        Self { live, generation, catalog }
+    }
+
+    /// True when there is another one since the last look.
+    pub fn refresh(&mut self) -> bool {
+        let generation = self.live.generation();
+        if generation == self.generation {
+            return false;
+        }
+        self.generation = generation;
+        self.catalog = self.live.current();
+        true
+    }
+
+    pub fn catalog(&self) -> &Arc<Catalog> {
+        &self.catalog
+    }
+}

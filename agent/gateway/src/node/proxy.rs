@@ -1,0 +1,264 @@
+//! Proxy mode: a control thread that watches the configuration, and workers that serve.
+
+use std::{
+    collections::HashMap,
+    net::{SocketAddr, TcpListener as StdListener},
+    num::NonZeroUsize,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{HeaderValue, Response, StatusCode, header};
+use http_body_util::Full;
+use serde_json::json;
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+    sync::watch,
+};
+
+use super::NodeError;
+use crate::{
+    catalog::{Defaults, Listener, live::LiveCatalog},
+    config::{Config, proxy::ProxySettings},
+    drain::{self, Drained},
+    http::{self as api, problem::Problem},
+    outside,
+    proxy::{Shared, Worker as ProxyWorker, connection, counters::Registry},
+    telemetry::{access_log::AccessLog, proxy_metrics},
+    worker::{Worker, Workers, accept_until_drained, bind_shared},
+};
+
+/// Runs until SIGTERM or SIGINT, then drains.
+pub(super) async fn run(config: Config, settings: ProxySettings) -> Result<(), NodeError> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hang_up = signal(SignalKind::hangup())?;
+
+    let defaults = Defaults {
+        listen: config.listen,
+        tenant: config.tenant.clone(),
+        upstream: settings.upstream.clone(),
+    };
+    let live = LiveCatalog::load(
+        config.file.clone(),
+        defaults,
+        config.policy.engine_builder(outside::open()),
+    )?;
+    let registry = Arc::new(Registry::default());
+    let access_log =
+        AccessLog::start(&settings.access_log, settings.access_log_one_in).map_err(|source| {
+            NodeError::AccessLog { destination: format!("{:?}", settings.access_log), source }
+        })?;
+    let (trigger, watcher) = drain::channel();
+    let state = Arc::new(State {
+        live: Arc::clone(&live),
+        registry: Arc::clone(&registry),
+        access_log: Arc::new(access_log),
+        drain: trigger.observe(),
+    });
+    let count = settings.workers;
+    let mut sockets = Sockets::bind(&live, count)?;
+    let admin = TcpListener::bind(settings.admin)
+        .await
+        .map_err(|source| NodeError::Listen { address: settings.admin, source })?;
+    let admin_address = admin.local_addr()?;
+    for (listener, address) in &sockets.addresses {
+        tracing::info!(%listener, %address, "listening");
+    }
+
+    let shared = Shared {
+        settings: Arc::new(settings.clone()),
+        live: Arc::clone(&live),
+        registry,
+        access_log: Arc::clone(&state.access_log),
+        own_answers: {
+            let state = Arc::downgrade(&state);
+            Arc::new(move |path: &str| state.upgrade()?.answer(path))
+        },
+        most_idle: settings.connection_pool_size.div_ceil(count.get()),
+    };
+    let most_connections = settings.max_connections.div_ceil(count.get());
+    let of_workers = Arc::new(Mutex::new(std::mem::take(&mut sockets.of_workers)));
+    let workers = Workers::start(count, "proxy", &watcher, move |worker| {
+        let sockets =
+            of_workers.lock().unwrap_or_else(PoisonError::into_inner).remove(&worker.index);
+        serve(worker, shared.clone(), sockets.unwrap_or_default(), most_connections)
+    })?;
+    drop(watcher);
+    let (stop, stopping) = watch::channel(false);
+    let api = tokio::spawn({
+        let state = Arc::clone(&state);
+        api::serve(admin, stopping, move |call: api::Call| {
+            let state = Arc::clone(&state);
+            async move {
+                state.answer(call.head.uri.path()).unwrap_or_else(|| {
+                    Problem::new(
+                        StatusCode::NOT_FOUND,
+                        "here are /health, /health/live, /health/ready and /metrics",
+                    )
+                    .into_response()
+                })
+            }
+        })
+    });
+    let follower = tokio::spawn(Arc::clone(&live).follow());
+    tracing::info!(
+        workers = count.get(),
+        admin = %admin_address,
+        routes = live.current().routes.all.len(),
+        "ready"
+    );
+
+    let mut watchdog = tokio::time::interval(Duration::from_secs(1));
+    let has_failed = loop {
+        tokio::select! {
+            _ = terminate.recv() => break false,
+            _ = interrupt.recv() => break false,
+            _ = hang_up.recv() => live.ask(),
+            _ = watchdog.tick() => if workers.has_lost_one() { break true },
+        }
+    };
+    tracing::info!(deadline = ?settings.drain, "stopping: what is under way is drained");
+    follower.abort();
+    let drained = tokio::select! {
+        drained = trigger.drain(settings.drain) => drained,
+        // A second signal ends the waiting.
+        _ = terminate.recv() => Drained::CutOff,
+        _ = interrupt.recv() => Drained::CutOff,
+    };
+    if drained == Drained::CutOff {
+        tracing::warn!("connections were cut off");
+    }
+    stop.send_replace(true);
+    let _ = tokio::time::timeout(Duration::from_secs(3), api).await;
+    let _ = tokio::task::spawn_blocking(move || workers.join()).await;
+    match has_failed {
+        true => Err(NodeError::WorkerEnded),
+        false => Ok(()),
+    }
+}
+
+async fn serve(
+    worker: Worker,
+    shared: Shared,
+    sockets: Vec<(Arc<Listener>, StdListener)>,
+    most_connections: usize,
+) {
+    let drain = worker.drain.clone();
+    let proxy = ProxyWorker::new(shared, worker.drain);
+    let sweeper = tokio::task::spawn_local(std::rc::Rc::clone(&proxy).sweep());
+    let mut accepting = Vec::new();
+    for (listener, socket) in sockets {
+        let (proxy, drain) = (std::rc::Rc::clone(&proxy), drain.clone());
+        accepting.push(tokio::task::spawn_local(async move {
+            let index = proxy.view().catalog.listeners.iter().position(|l| l.name == listener.name);
+            let served = accept_until_drained(socket, drain, most_connections, |stream, peer| {
+                let proxy = std::rc::Rc::clone(&proxy);
+                proxy.counters.connections.add(1);
+                // The listener of the configuration in force: certificates are reloaded.
+                let view = proxy.view();
+                let current = index
+                    .and_then(|i| view.catalog.listeners.get(i))
+                    .filter(|l| l.name == listener.name && l.address == listener.address)
+                    .unwrap_or(&listener);
+                connection::serve_accepted(proxy, Arc::clone(current), stream, peer)
+            })
+            .await;
+            if let Err(error) = served {
+                tracing::error!(%error, listener = %listener.name, "a listener ended");
+            }
+        }));
+    }
+    for accepted in accepting {
+        let _ = accepted.await;
+    }
+    sweeper.abort();
+}
+
+/// Each worker's own sockets, bound before any worker starts so that an address in use is said at
+/// once.
+#[derive(Default)]
+struct Sockets {
+    of_workers: HashMap<usize, Vec<(Arc<Listener>, StdListener)>>,
+    addresses: Vec<(Arc<str>, SocketAddr)>,
+}
+
+impl Sockets {
+    fn bind(live: &LiveCatalog, count: NonZeroUsize) -> Result<Self, NodeError> {
+        let mut sockets = Self::default();
+        for listener in &live.current().listeners {
+            let bound = bind_shared(listener.address, count)
+                .map_err(|source| NodeError::Listen { address: listener.address, source })?;
+            if let Some(first) = bound.first() {
+                sockets.addresses.push((Arc::clone(&listener.name), first.local_addr()?));
+            }
+            for (index, socket) in bound.into_iter().enumerate() {
+                let of_worker = sockets.of_workers.entry(index).or_default();
+                of_worker.push((Arc::clone(listener), socket));
+            }
+        }
+        Ok(sockets)
+    }
+}
+
+/// What the agent says of itself.
+struct State {
+    live: Arc<LiveCatalog>,
+    registry: Arc<Registry>,
+    access_log: Arc<AccessLog>,
+    drain: drain::Observer,
+}
+
+impl State {
+    fn answer(&self, path: &str) -> Option<Response<Full<Bytes>>> {
+        match path {
+            "/health" | "/health/" => Some(self.health()),
+            "/health/live" => Some(answer_json(StatusCode::OK, &json!({"status": "live"}))),
+            "/health/ready" | "/ready" => Some(self.health()),
+            "/metrics" => {
+                let totals = self.registry.totals();
+                let text =
+                    proxy_metrics::render(&totals, &self.live.status(), self.access_log.dropped());
+                let mut response = Response::new(Full::new(Bytes::from(text)));
+                response.headers_mut().insert(
+                    header::CONTENT_TYPE,
+                    HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8"),
+                );
+                Some(response)
+            }
+            _ => None,
+        }
+    }
+
+    /// A configuration that could not be loaded leaves the agent ready: the one before is in force,
+    /// and taking every agent out of service at once would help nobody.
+    fn health(&self) -> Response<Full<Bytes>> {
+        let status = self.live.status();
+        let is_draining = self.drain.is_draining();
+        let code = if is_draining { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
+        answer_json(
+            code,
+            &json!({
+                "status": if is_draining { "draining" } else { "ready" },
+                "mode": "proxy",
+                "version": env!("CARGO_PKG_VERSION"),
+                "configuration": {
+                    "state": if status.failure.is_some() { "stale" } else { "current" },
+                    "reason": status.failure,
+                    "generation": self.live.generation(),
+                },
+            }),
+        )
+    }
+}
+
+fn answer_json(status: StatusCode, value: &serde_json::Value) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(Bytes::from(format!("{value}\n"))));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}

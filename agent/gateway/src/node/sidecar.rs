@@ -1,0 +1,135 @@
+//! Sidecar mode: decisions for another gateway.
+
+use std::{
+    num::NonZeroUsize,
+    rc::Rc,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::NodeError;
+use crate::{
+    catalog::{
+        Defaults,
+        live::{CatalogReader, LiveCatalog},
+    },
+    config::{Config, sidecar::SidecarSettings},
+    drain::{self, Drained},
+    outside,
+    sidecar::{
+        counters::Counters,
+        decider::Decider,
+        doors::{DoorSettings, Doors},
+        identity_headers::Names,
+        own_routes::OwnRoutes,
+        server::{self, MOST_CONNECTIONS, MOST_QUESTIONS},
+        user_info::Stating,
+    },
+    worker::{Workers, accept_until_drained, bind_shared, default_count},
+};
+
+/// A gateway waits for no decision as long as this.
+const DRAINED_WITHIN: Duration = Duration::from_secs(15);
+
+/// Runs until SIGTERM or SIGINT; SIGHUP reloads the configuration.
+pub(super) async fn run(config: Config, settings: SidecarSettings) -> Result<(), NodeError> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hang_up = signal(SignalKind::hangup())?;
+
+    let live = load_catalog(&config)?;
+    let count = default_count();
+    let listeners = bind_shared(config.listen, count)
+        .map_err(|source| NodeError::Listen { address: config.listen, source })?;
+    let address = listeners.first().and_then(|l| l.local_addr().ok()).unwrap_or(config.listen);
+    let (trigger, watcher) = drain::channel();
+    let counters: Vec<Arc<Counters>> = (0..count.get()).map(|_| Arc::default()).collect();
+    let own = Arc::new(OwnRoutes {
+        live: Arc::clone(&live),
+        counters: counters.clone(),
+        drain: watcher.clone(),
+    });
+    let workers = start_workers(count, listeners, &settings, &live, &own, &watcher)?;
+    let follower = tokio::spawn(Arc::clone(&live).follow());
+    tracing::info!(
+        %address,
+        workers = count.get(),
+        decision_format = ?settings.decision_format,
+        envoy_path_prefix = %settings.envoy_path_prefix,
+        "ready"
+    );
+
+    let mut watchdog = tokio::time::interval(Duration::from_secs(1));
+    let has_lost_one = loop {
+        tokio::select! {
+            _ = terminate.recv() => break false,
+            _ = interrupt.recv() => break false,
+            _ = hang_up.recv() => live.ask(),
+            _ = watchdog.tick() => if workers.has_lost_one() { break true },
+        }
+    };
+
+    tracing::info!("stopping: questions under way are answered");
+    follower.abort();
+    drop((own, watcher));
+    if trigger.drain(DRAINED_WITHIN).await == Drained::CutOff {
+        tracing::warn!("stopped while questions were under way");
+    }
+    let _ = tokio::task::spawn_blocking(move || workers.join()).await;
+    match has_lost_one {
+        true => Err(NodeError::WorkerEnded),
+        false => Ok(()),
+    }
+}
+
+fn load_catalog(config: &Config) -> Result<Arc<LiveCatalog>, NodeError> {
+    let defaults =
+        Defaults { listen: config.listen, tenant: config.tenant.clone(), upstream: None };
+    let build = config.policy.engine_builder(outside::open());
+    Ok(LiveCatalog::load(config.file.clone(), defaults, build)?)
+}
+
+fn start_workers(
+    count: NonZeroUsize,
+    listeners: Vec<std::net::TcpListener>,
+    settings: &SidecarSettings,
+    live: &Arc<LiveCatalog>,
+    own: &Arc<OwnRoutes>,
+    watcher: &drain::Watcher,
+) -> Result<Workers, NodeError> {
+    let doors = DoorSettings {
+        trusted: settings.trusted_callers.clone(),
+        format: settings.decision_format,
+        envoy_prefix: settings.envoy_path_prefix.clone(),
+        stating: Stating {
+            user: settings.user_info_header.clone(),
+            tenant: settings.tenant_id_header.clone(),
+            are_overwritten: settings.are_headers_named,
+        },
+    };
+    let names = Names::of(settings.upstream_type, settings.tenant_id_header.clone());
+    let (names, live, own) = (Arc::new(names), Arc::clone(live), Arc::clone(own));
+    // Handed out once each; no worker takes the lock again.
+    let listeners = Arc::new(Mutex::new(listeners));
+    let workers = Workers::start(count, "decide", watcher, move |worker| {
+        let listener = listeners.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let counters = own.counters.get(worker.index).cloned().unwrap_or_default();
+        let reader = CatalogReader::new(Arc::clone(&live));
+        let decider = Decider::new(reader, Arc::clone(&names), counters, MOST_QUESTIONS);
+        let doors = Doors { decider, settings: doors.clone(), own: Arc::clone(&own) };
+        async move {
+            let Some(listener) = listener else { return };
+            let (doors, drain) = (Rc::new(doors), worker.drain.clone());
+            let served =
+                accept_until_drained(listener, worker.drain, MOST_CONNECTIONS, |stream, peer| {
+                    server::serve(stream, peer, Rc::clone(&doors), drain.clone())
+                });
+            if let Err(error) = served.await {
+                tracing::error!(%error, "a worker could not accept connections");
+            }
+        }
+    })?;
+    Ok(workers)
+}

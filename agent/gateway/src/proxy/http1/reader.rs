@@ -1,0 +1,167 @@
+//! The receiving half of a connection: what was read and not used yet, and how far the body of
+//! the current message is.
+
+use std::{
+    io,
+    task::{Context, Poll, ready},
+};
+
+use bytes::{Bytes, BytesMut};
+use http::HeaderMap;
+use hyper::body::Frame;
+
+use super::{
+    chunked::{self, Step},
+    length::Length,
+};
+use crate::proxy::{body::BodyError, stream::Stream};
+
+const SMALL_READ: usize = 8 << 10;
+const LARGE_READ: usize = 64 << 10;
+
+#[derive(Debug, Default)]
+pub struct Reader {
+    pub buffer: BytesMut,
+    /// How far `buffer` was searched for the end of a head.
+    pub scanned: usize,
+    body: BodyState,
+}
+
+#[derive(Debug, Default)]
+enum BodyState {
+    #[default]
+    Done,
+    Exact(u64),
+    Chunked(chunked::Decoder),
+    UntilClose,
+}
+
+impl Reader {
+    pub fn with(buffer: BytesMut) -> Self {
+        Self { buffer, ..Self::default() }
+    }
+
+    pub fn begin_body(&mut self, length: Length) {
+        self.body = match length {
+            Length::Exact(0) => BodyState::Done,
+            Length::Exact(left) => BodyState::Exact(left),
+            Length::Unknown => BodyState::Chunked(chunked::Decoder::default()),
+            Length::UntilClose => BodyState::UntilClose,
+        };
+    }
+
+    pub fn is_body_done(&self) -> bool {
+        matches!(self.body, BodyState::Done)
+    }
+
+    /// What is left of the body, where that is known.
+    pub fn remaining(&self) -> Length {
+        match &self.body {
+            BodyState::Done => Length::NONE,
+            BodyState::Exact(left) => Length::Exact(*left),
+            BodyState::Chunked(_) => Length::Unknown,
+            BodyState::UntilClose => Length::UntilClose,
+        }
+    }
+
+    /// Reads more into the buffer; 0 bytes: the other side has ended.
+    pub fn poll_fill(
+        &mut self,
+        cx: &mut Context<'_>,
+        stream: &mut Stream,
+    ) -> Poll<io::Result<usize>> {
+        if self.buffer.capacity() - self.buffer.len() < SMALL_READ / 2 {
+            let expects = match &self.body {
+                BodyState::Exact(left) => *left,
+                BodyState::Chunked(decoder) => decoder.expects(),
+                BodyState::UntilClose => LARGE_READ as u64,
+                BodyState::Done => 0,
+            };
+            let is_large = expects > SMALL_READ as u64;
+            self.buffer.reserve(if is_large { LARGE_READ } else { SMALL_READ });
+        }
+        stream.poll_fill(cx, &mut self.buffer)
+    }
+
+    /// The next piece of the body; `None` when it is over.
+    pub fn poll_body(
+        &mut self,
+        cx: &mut Context<'_>,
+        stream: &mut Stream,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        loop {
+            match self.next_buffered() {
+                Ok(Buffered::Frame(frame)) => return Poll::Ready(Some(Ok(frame))),
+                Ok(Buffered::End) => return Poll::Ready(None),
+                Ok(Buffered::NeedsMore) => {}
+                Err(error) => return Poll::Ready(Some(Err(error))),
+            }
+            match ready!(self.poll_fill(cx, stream)) {
+                Ok(0) if matches!(self.body, BodyState::UntilClose) => {
+                    self.body = BodyState::Done;
+                    return Poll::Ready(None);
+                }
+                Ok(0) => return Poll::Ready(Some(Err(BodyError::CutShort))),
+                Ok(_) => {}
+                Err(error) => return Poll::Ready(Some(Err(BodyError::Io(error)))),
+            }
+        }
+    }
+
+    /// Reads over what is there of the body; true when that was all of it.
+    pub fn discard_buffered(&mut self) -> bool {
+        loop {
+            match self.next_buffered() {
+                Ok(Buffered::Frame(_)) => {}
+                Ok(Buffered::End) => return true,
+                Ok(Buffered::NeedsMore) | Err(_) => return false,
+            }
+        }
+    }
+
+    fn next_buffered(&mut self) -> Result<Buffered, BodyError> {
+        match &mut self.body {
+            BodyState::Done => Ok(Buffered::End),
+            BodyState::Exact(left) => {
+                if self.buffer.is_empty() {
+                    return Ok(Buffered::NeedsMore);
+                }
+                let here = usize::try_from(*left).unwrap_or(usize::MAX).min(self.buffer.len());
+                *left -= here as u64;
+                if *left == 0 {
+                    self.body = BodyState::Done;
+                }
+                Ok(Buffered::Frame(Frame::data(self.buffer.split_to(here).freeze())))
+            }
+            BodyState::UntilClose => match self.buffer.is_empty() {
+                true => Ok(Buffered::NeedsMore),
+                false => Ok(Buffered::Frame(Frame::data(self.buffer.split().freeze()))),
+            },
+            BodyState::Chunked(decoder) => {
+                let step = decoder.step(&mut self.buffer)?;
+                if decoder.is_done() {
+                    self.body = BodyState::Done;
+                }
+                Ok(match step {
+                    Step::Data(data) => Buffered::Frame(Frame::data(data)),
+                    Step::Trailers(trailers) => trailer_frame(trailers),
+                    Step::End => Buffered::End,
+                    Step::NeedsMore => Buffered::NeedsMore,
+                })
+            }
+        }
+    }
+}
+
+fn trailer_frame(trailers: HeaderMap) -> Buffered {
+    match trailers.is_empty() {
+        true => Buffered::End,
+        false => Buffered::Frame(Frame::trailers(trailers)),
+    }
+}
+
+enum Buffered {
+    Frame(Frame<Bytes>),
+    End,
+    NeedsMore,
+}

@@ -1,0 +1,11 @@
+//! The built `stoa-gateway` as a reverse proxy, from the outside: raw sockets on both sides, so
+//! that every byte is ours.
+
+mod configuration;
+mod forwarding;
+mod gateway;
+mod hostile;
+mod http2;
+mod smuggling;
+mod tls;
+mod upstream;
