@@ -1,11 +1,12 @@
 //! The node agent: everything that does IO. The binary is a thin shell around [`run`].
-// `capture/ebpf` maps memory of the kernel; it alone may say `unsafe`.
+// Only `capture/ebpf` and `redirect`, which talk to the kernel, may say `unsafe`.
 #![deny(unsafe_code)]
 
 pub mod capture;
 pub mod config;
 pub mod http;
 pub mod node;
+pub mod redirect;
 pub mod shadow;
 pub mod store;
 pub mod telemetry;

@@ -13,6 +13,7 @@ use std::{
     io::IsTerminal,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use clap::{Arg, ArgAction, Command};
@@ -23,6 +24,8 @@ use proxy::ProxySettings;
 use settings::{Kind, SETTINGS};
 use shadow::ShadowSettings;
 use sidecar::SidecarSettings;
+
+use crate::redirect::RedirectConfig;
 
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -88,6 +91,8 @@ pub struct Config {
     pub listen: SocketAddr,
     pub tenant: String,
     pub state_dir: PathBuf,
+    /// `None`: nothing is steered.
+    pub redirect: Option<RedirectConfig>,
     pub log_level: String,
     pub log_format: LogFormat,
     /// The file that was read, if any. Its catalog sections are read by `catalog`.
@@ -258,6 +263,16 @@ impl Values {
             listen: SocketAddr::new(host.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)), port),
             tenant: self.read("tenant", parse_tenant)?.unwrap_or_else(|| "default".to_owned()),
             state_dir,
+            redirect: match self.read("redirect-socket", parse_path)? {
+                Some(socket) => Some(RedirectConfig {
+                    socket,
+                    drain: Duration::from_secs(
+                        self.read("redirect-drain-seconds", |t| parse_number(t, 0, 3600))?
+                            .unwrap_or(30),
+                    ),
+                }),
+                None => None,
+            },
             log_level: self
                 .read("log-level", parse_log_level)?
                 .unwrap_or_else(|| "info".to_owned()),

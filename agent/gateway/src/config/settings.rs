@@ -37,6 +37,7 @@ const CONTRACTS: &str = "Contracts and what is kept";
 const LIMITS: &str = "Budgets";
 const PROXY: &str = "Proxy mode";
 const SIDECAR: &str = "Sidecar mode";
+const REDIRECT: &str = "Steering of workloads, in any mode";
 const LOGS: &str = "Logs";
 
 pub const SETTINGS: &[Setting] = &[
@@ -277,6 +278,20 @@ pub const SETTINGS: &[Setting] = &[
         "FORMAT",
         SIDECAR,
         "StatusCode, JsonBody, EnvoyExtAuthz or KongPlugin [default: StatusCode]",
+    ),
+    one(
+        "redirect-socket",
+        &["STOA_REDIRECT_SOCKET"],
+        "FILE",
+        REDIRECT,
+        "Steer the workloads that are enrolled at this Unix socket (`stoactl workload`); an agent that is started with the same one takes over [default: nothing is steered]",
+    ),
+    one(
+        "redirect-drain-seconds",
+        &["STOA_REDIRECT_DRAIN_SECONDS"],
+        "N",
+        REDIRECT,
+        "How long steered connections may go on when the agent is told to stop [default: 30]",
     ),
     one(
         "log-level",
