@@ -8,3 +8,4 @@ pub mod planted;
 pub mod rate;
 pub mod servers;
 pub mod stage;
+pub mod steering;
