@@ -5,5 +5,6 @@
 #![no_std]
 
 pub mod record;
+pub mod redirect;
 pub mod tally;
 pub mod watch;

@@ -15,17 +15,26 @@ use crate::{
     workspace::{self, root},
 };
 
-/// Where the agent's build script looks for the object.
-fn object() -> PathBuf {
-    root().join("target/ebpf/stoa.bpf.o")
+/// What cargo calls an object, what the agent's build script looks for, and whether the kernel is
+/// given its types. `steer` is loaded once per workload and would bring them each time.
+const OBJECTS: [(&str, &str, bool); 3] = [
+    ("stoa-ebpf", "stoa.bpf.o", true),
+    ("stoa-redirect", "redirect.bpf.o", true),
+    ("stoa-steer", "steer.bpf.o", false),
+];
+
+/// Where the agent's build script looks for the objects.
+fn place() -> PathBuf {
+    root().join("target/ebpf")
 }
 
-/// Builds the object, if a source has changed since it was built.
+/// Builds the objects, if a source has changed since they were built.
 pub fn run() -> Result<()> {
-    let object = object();
-    let stamp = object.with_extension("stamp");
+    let place = place();
+    let stamp = place.join("stoa.bpf.stamp");
     let wanted = fingerprint()?;
-    if object.exists() && fs::read_to_string(&stamp).is_ok_and(|had| had == wanted) {
+    let are_there = OBJECTS.iter().all(|(_, object, _)| place.join(object).exists());
+    if are_there && fs::read_to_string(&stamp).is_ok_and(|had| had == wanted) {
         return Ok(());
     }
     setup::kernel_side()?;
@@ -33,17 +42,21 @@ pub fn run() -> Result<()> {
     let build = workspace::target().join("ebpf-build");
     workspace::run(&mut cargo("build", &build))?;
 
-    let place = object.parent().context("the object has a folder")?;
-    fs::create_dir_all(place)?;
-    let built = build.join(TARGET).join("release/stoa-ebpf");
-    let stripped = build.join("stoa.bpf.o");
-    // What the kernel reads is BTF; the debug information that it was made from is not needed.
-    workspace::run(
-        Command::new(setup::llvm().join("bin/llvm-objcopy"))
-            .arg("--strip-debug")
-            .args([&built, &stripped]),
-    )?;
-    fs::copy(&stripped, &object).with_context(|| format!("cannot write {}", object.display()))?;
+    fs::create_dir_all(&place)?;
+    for (program, object, has_types) in OBJECTS {
+        let built = build.join(TARGET).join("release").join(program);
+        let stripped = build.join(object);
+        // What the kernel reads is BTF; the debug information that it was made from is not needed.
+        let mut objcopy = Command::new(setup::llvm().join("bin/llvm-objcopy"));
+        objcopy.arg("--strip-debug");
+        if !has_types {
+            objcopy.args(["--remove-section=.BTF", "--remove-section=.BTF.ext"]);
+        }
+        workspace::run(objcopy.args([&built, &stripped]))?;
+        let object = place.join(object);
+        fs::copy(&stripped, &object)
+            .with_context(|| format!("cannot write {}", object.display()))?;
+    }
     fs::write(stamp, wanted)?;
     Ok(())
 }

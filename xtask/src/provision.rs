@@ -39,9 +39,8 @@ pub const CURL: Tool = tool("curl", "curl", "asks for it");
 pub const MAVEN: Tool = tool("mvn", "maven", "Keycloak comes from Maven Central");
 pub const JAVA: Tool = tool("java", "openjdk-17-jre-headless", "Keycloak runs on it");
 
-pub const ALL: [Tool; 14] = [
-    IP, NGINX, APACHE, NODE, NPM, PYTHON, WRK, TCPDUMP, REDIS, SETPRIV, LUAJIT, CURL, MAVEN, JAVA,
-];
+pub const ALL: [Tool; 14] =
+    [IP, NGINX, APACHE, NODE, NPM, PYTHON, WRK, TCPDUMP, REDIS, SETPRIV, LUAJIT, CURL, MAVEN, JAVA];
 
 pub fn everything() -> Result<()> {
     tools(&ALL)?;

@@ -1,5 +1,5 @@
 //! The node agent: everything that does IO. The binary is a thin shell around [`run`].
-// `capture/ebpf` maps memory of the kernel; it alone may say `unsafe`.
+// Only `capture/ebpf` and `redirect`, which talk to the kernel, may say `unsafe`.
 #![deny(unsafe_code)]
 
 pub mod capture;
@@ -9,8 +9,8 @@ pub mod drain;
 pub mod enforcement;
 pub mod http;
 pub mod node;
-pub mod outside;
 pub mod proxy;
+pub mod redirect;
 pub mod shadow;
 pub mod sidecar;
 pub mod store;

@@ -5,6 +5,7 @@ mod contracts;
 mod exchanges;
 mod infer;
 mod input;
+mod workload;
 
 use std::{
     io::{self, Write},
@@ -54,6 +55,19 @@ enum Command {
         server: String,
         #[command(subcommand)]
         command: ContractsCommand,
+    },
+    /// Workloads whose connections a stoa-gateway on this host steers through its policies.
+    Workload {
+        /// The agent's control socket, its --redirect-socket.
+        #[arg(
+            long,
+            global = true,
+            env = "STOA_REDIRECT_SOCKET",
+            default_value = "/run/stoa-gateway/redirect.sock"
+        )]
+        socket: PathBuf,
+        #[command(subcommand)]
+        command: workload::WorkloadCommand,
     },
 }
 
@@ -124,6 +138,7 @@ fn main() -> ExitCode {
     let result = match arguments.command {
         Command::Infer(arguments) => infer::run(&arguments, &mut out),
         Command::Exchanges { file, json } => exchanges::run(&file, json, &mut out),
+        Command::Workload { socket, command } => workload::run(&socket, command, &mut out),
         Command::Contracts { server, command } => match command {
             ContractsCommand::List => contracts::list(&server, &mut out),
             ContractsCommand::Show { name, format } => {

@@ -14,6 +14,7 @@ use std::{
     io::IsTerminal,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use clap::{Arg, ArgAction, Command};
@@ -26,6 +27,8 @@ use settings::{Kind, SETTINGS};
 use shadow::ShadowSettings;
 use sidecar::SidecarSettings;
 use stoa_policy::sources::Sources;
+
+use crate::redirect::RedirectConfig;
 
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -101,6 +104,8 @@ pub struct Config {
     pub state_dir: PathBuf,
     /// The policy set that variables and flags make.
     pub policy: PolicySettings,
+    /// `None`: nothing is steered.
+    pub redirect: Option<RedirectConfig>,
     pub log_level: String,
     pub log_format: LogFormat,
     /// The file that was read, if any. Its catalog sections are read by `catalog`.
@@ -281,6 +286,16 @@ impl Values {
             tenant: self.read("tenant", parse_tenant)?.unwrap_or_else(|| "default".to_owned()),
             state_dir,
             policy: PolicySettings::read(&self, mode == ModeName::Sidecar)?,
+            redirect: match self.read("redirect-socket", parse_path)? {
+                Some(socket) => Some(RedirectConfig {
+                    socket,
+                    drain: Duration::from_secs(
+                        self.read("redirect-drain-seconds", |t| parse_number(t, 0, 3600))?
+                            .unwrap_or(30),
+                    ),
+                }),
+                None => None,
+            },
             log_level: self
                 .read("log-level", parse_log_level)?
                 .unwrap_or_else(|| "info".to_owned()),

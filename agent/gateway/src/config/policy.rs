@@ -18,7 +18,7 @@ use stoa_policy::{
 };
 
 use super::{ConfigError, Values, parse::parse_bool};
-use crate::{catalog::BuildEngine, outside::documents::ReadDocuments};
+use crate::{catalog::BuildEngine, enforcement::documents::ReadDocuments};
 
 /// The set for routes and questions that name none.
 const DEFAULT: &str = "default";

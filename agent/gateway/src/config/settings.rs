@@ -38,6 +38,7 @@ const LIMITS: &str = "Budgets";
 const PROXY: &str = "Proxy mode";
 const SIDECAR: &str = "Sidecar mode";
 const POLICIES: &str = "Policies of the set `default`, where the file has none";
+const REDIRECT: &str = "Steering of workloads, in any mode";
 const LOGS: &str = "Logs";
 
 pub const SETTINGS: &[Setting] = &[
@@ -475,6 +476,20 @@ pub const SETTINGS: &[Setting] = &[
         help: "Mask it, rather than refuse the message [default: true]",
         kind: Kind::Switch,
     },
+    one(
+        "redirect-socket",
+        &["STOA_REDIRECT_SOCKET"],
+        "FILE",
+        REDIRECT,
+        "Steer the workloads that are enrolled at this Unix socket (`stoactl workload`); an agent that is started with the same one takes over [default: nothing is steered]",
+    ),
+    one(
+        "redirect-drain-seconds",
+        &["STOA_REDIRECT_DRAIN_SECONDS"],
+        "N",
+        REDIRECT,
+        "How long steered connections may go on when the agent is told to stop [default: 30]",
+    ),
     one(
         "log-level",
         &["STOA_LOG_LEVEL", "GATEWAY_LOG_LEVEL"],

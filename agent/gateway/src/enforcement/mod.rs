@@ -8,30 +8,24 @@ pub mod opa;
 pub mod quota_store;
 pub mod redis;
 
-use std::{path::PathBuf, sync::Arc};
+use std::{path::Path, sync::Arc};
 
 use stoa_policy::outside::{KeyRing, Outside};
 use tokio::runtime::Handle;
 
 use self::{
-    documents::FileDocuments,
     http_client::{HttpClient, HttpClientError},
     jwks::JwksFetcher,
 };
 
 /// Made once, and handed to every engine that is built: what was fetched outlives a reload.
 ///
-/// `control` is where waiting is done, off the data path. `base` is what relative paths in the
-/// configuration are relative to. `authorities`: certificates to trust beside the system's, PEM.
-pub fn outside(
-    control: Handle,
-    base: PathBuf,
-    authorities: Option<PathBuf>,
-) -> Result<Outside, HttpClientError> {
-    let client = HttpClient::new(authorities.as_deref())?;
+/// `control` is where waiting is done, off the data path. `authorities`: certificates to trust
+/// beside the system's, PEM.
+pub fn outside(control: Handle, authorities: Option<&Path>) -> Result<Outside, HttpClientError> {
+    let client = HttpClient::new(authorities)?;
     Ok(Outside {
         keys: Arc::new(KeyRing::new(Arc::new(JwksFetcher::new(client, control)))),
-        documents: Some(Arc::new(FileDocuments::new(base))),
         ..Outside::default()
     })
 }

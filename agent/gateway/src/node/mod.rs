@@ -10,6 +10,8 @@ use crate::{
     capture::CaptureError,
     catalog::CatalogError,
     config::{Config, Mode},
+    enforcement::http_client::HttpClientError,
+    redirect::{Redirect, RedirectError},
     shadow::ShadowError,
     store::StoreError,
 };
@@ -26,10 +28,14 @@ pub enum NodeError {
         "cannot listen on {address} for the API: {source}. Choose another with --port or --host"
     )]
     Listen { address: SocketAddr, source: io::Error },
+    #[error("steering: {0}")]
+    Redirect(#[from] RedirectError),
     #[error("the agent could not start: {0}")]
     Start(#[from] io::Error),
     #[error("{0}. Nothing was started")]
     Catalog(#[from] CatalogError),
+    #[error("{0}")]
+    HttpClient(#[from] HttpClientError),
     #[error(
         "cannot write the access log to {destination}: {source}. Name another with --access-log"
     )]
@@ -53,9 +59,33 @@ pub fn run(config: Config) -> Result<(), NodeError> {
         config_file = config.file.as_ref().map(|p| p.display().to_string()),
         "Starting STOA Gateway"
     );
-    match config.mode.clone() {
+    let redirect = start_redirect(&config, &runtime)?;
+    let result = match config.mode.clone() {
         Mode::Shadow(settings) => runtime.block_on(shadow::run(config, *settings)),
         Mode::Sidecar(settings) => runtime.block_on(sidecar::run(config, *settings)),
         Mode::Proxy(settings) => runtime.block_on(proxy::run(config, *settings)),
+    };
+    if let Some(redirect) = redirect {
+        redirect.stop();
     }
+    result
+}
+
+fn start_redirect(
+    config: &Config,
+    runtime: &tokio::runtime::Runtime,
+) -> Result<Option<Redirect>, NodeError> {
+    let Some(settings) = config.redirect.clone() else { return Ok(None) };
+    let redirect = Redirect::start(settings)?;
+    for line in redirect.describe() {
+        tracing::info!("{line}");
+    }
+    let ended = redirect.ended();
+    runtime.spawn(async move {
+        ended.await;
+        // Another agent has taken over, and the last connection here has ended. Whatever the mode,
+        // the agent stops as if it had been told to.
+        let _ = nix::sys::signal::raise(nix::sys::signal::Signal::SIGTERM);
+    });
+    Ok(Some(redirect))
 }

@@ -14,6 +14,7 @@ use http_body_util::Full;
 use serde_json::json;
 use tokio::{
     net::TcpListener,
+    runtime::Handle,
     signal::unix::{SignalKind, signal},
     sync::watch,
 };
@@ -23,8 +24,8 @@ use crate::{
     catalog::{Defaults, Listener, live::LiveCatalog},
     config::{Config, proxy::ProxySettings},
     drain::{self, Drained},
+    enforcement,
     http::{self as api, problem::Problem},
-    outside,
     proxy::{Shared, Worker as ProxyWorker, connection, counters::Registry},
     telemetry::{access_log::AccessLog, proxy_metrics},
     worker::{Worker, Workers, accept_until_drained, bind_shared},
@@ -44,7 +45,7 @@ pub(super) async fn run(config: Config, settings: ProxySettings) -> Result<(), N
     let live = LiveCatalog::load(
         config.file.clone(),
         defaults,
-        config.policy.engine_builder(outside::open()),
+        config.policy.engine_builder(enforcement::outside(Handle::current(), None)?),
     )?;
     let registry = Arc::new(Registry::default());
     let access_log =

@@ -7,7 +7,10 @@ use std::{
     time::Duration,
 };
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::{
+    runtime::Handle,
+    signal::unix::{SignalKind, signal},
+};
 
 use super::NodeError;
 use crate::{
@@ -17,7 +20,7 @@ use crate::{
     },
     config::{Config, sidecar::SidecarSettings},
     drain::{self, Drained},
-    outside,
+    enforcement,
     sidecar::{
         counters::Counters,
         decider::Decider,
@@ -87,7 +90,7 @@ pub(super) async fn run(config: Config, settings: SidecarSettings) -> Result<(),
 fn load_catalog(config: &Config) -> Result<Arc<LiveCatalog>, NodeError> {
     let defaults =
         Defaults { listen: config.listen, tenant: config.tenant.clone(), upstream: None };
-    let build = config.policy.engine_builder(outside::open());
+    let build = config.policy.engine_builder(enforcement::outside(Handle::current(), None)?);
     Ok(LiveCatalog::load(config.file.clone(), defaults, build)?)
 }
 

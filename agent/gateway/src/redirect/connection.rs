@@ -1,0 +1,196 @@
+//! One steered connection: found out what it speaks, then served.
+
+use std::{
+    net::SocketAddr,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use tokio::{io, net::TcpStream, sync::watch};
+
+use super::{
+    detect::{Look, Protocol},
+    dial::{Dialed, dial},
+    programs::Peers,
+    relay::{End, relay, reset, write_all},
+    workload::{Counts, Phase, Workload},
+};
+
+/// How long a client that has begun may take to show what it speaks. One that says nothing may take
+/// as long as it likes.
+const PATIENCE: Duration = Duration::from_secs(2);
+const READ: usize = 8 << 10;
+
+/// Counted as open for as long as this lives.
+struct Open(Arc<Workload>);
+
+impl Open {
+    fn new(workload: &Arc<Workload>) -> Self {
+        Counts::add(&workload.counts.open);
+        Self(Arc::clone(workload))
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.counts.open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Serves until both sides have ended, or the workload is cut.
+pub async fn serve(
+    client: TcpStream,
+    peers: Peers,
+    workload: Arc<Workload>,
+    mut phase: watch::Receiver<Phase>,
+) {
+    let _open = Open::new(&workload);
+    let counts = &workload.counts;
+    Counts::add(&counts.accepted);
+    let (Ok(from), Ok(to)) = (client.peer_addr(), client.local_addr()) else {
+        // Gone before it was accepted.
+        Counts::add(&counts.broken);
+        return;
+    };
+    if workload.listeners.contains(&to) {
+        Counts::add(&counts.direct);
+        reset(&client);
+        return;
+    }
+    let _ = client.set_nodelay(true);
+    tokio::select! {
+        () = carry(&client, &peers, &workload, from, to) => {}
+        _ = phase.wait_for(|phase| *phase == Phase::Cut) => {
+            Counts::add(&counts.broken);
+            reset(&client);
+        }
+    }
+}
+
+async fn carry(
+    client: &TcpStream,
+    peers: &Peers,
+    workload: &Workload,
+    from: SocketAddr,
+    to: SocketAddr,
+) {
+    let counts = &workload.counts;
+    let place = &workload.place;
+    let application = match dial(&place.namespace, workload.netns, peers, from, to).await {
+        Ok(dialed) => dialed,
+        Err(error) => {
+            tracing::debug!(workload = workload.spec.name, %to, %error, "not reachable");
+            Counts::add(&counts.unreachable);
+            reset(client);
+            return;
+        }
+    };
+    let mut first = Vec::new();
+    let end = match look(client, &application, &mut first).await {
+        Ok(Looked { protocol, is_server_first, rest }) => {
+            Counts::add(match protocol {
+                Protocol::Http1 => &counts.http1,
+                Protocol::Http2 => &counts.http2,
+                Protocol::Tls => &counts.tls,
+                Protocol::Other => &counts.other,
+            });
+            if is_server_first {
+                Counts::add(&counts.server_first);
+            }
+            match write_all(&application.stream, &first).await {
+                Ok(()) => relay(client, &application.stream, rest).await,
+                Err(_) => {
+                    reset(client);
+                    End::Broken
+                }
+            }
+        }
+        Err(_) => {
+            reset(client);
+            reset(&application.stream);
+            End::Broken
+        }
+    };
+    match end {
+        End::Done => {}
+        End::Broken => Counts::add(&counts.broken),
+        End::LateHttp => {
+            Counts::add(&counts.late_http);
+            tracing::warn!(
+                workload = workload.spec.name, client = %from,
+                "a connection that had passed as no HTTP turned out to be HTTP, and was cut"
+            );
+        }
+    }
+}
+
+struct Looked {
+    protocol: Protocol,
+    is_server_first: bool,
+    /// Where the client could still turn out to speak HTTP.
+    rest: Option<Look>,
+}
+
+/// Reads until it is clear what the client speaks; what was read is in `first`.
+async fn look(client: &TcpStream, application: &Dialed, first: &mut Vec<u8>) -> io::Result<Looked> {
+    let mut look = Look::default();
+    let patience = tokio::time::sleep(PATIENCE);
+    tokio::pin!(patience);
+    let mut has_application_spoken = false;
+    loop {
+        tokio::select! {
+            biased;
+            readable = client.readable() => readable?,
+            spoken = has_spoken(&application.stream), if first.is_empty() && !has_application_spoken => {
+                has_application_spoken = true;
+                if spoken? == Speech::Other {
+                    return Ok(Looked { protocol: Protocol::Other, is_server_first: true, rest: Some(look) });
+                }
+                // An HTTP/2 server may send its settings before the client's preface.
+                continue;
+            }
+            () = &mut patience, if !first.is_empty() => {
+                let protocol = look.when_out_of_patience();
+                return Ok(Looked { protocol, is_server_first: false, rest: Some(look) });
+            }
+        }
+        if first.is_empty() {
+            patience.as_mut().reset(tokio::time::Instant::now() + PATIENCE);
+        }
+        let begin = first.len();
+        first.resize(begin + READ, 0);
+        let read = match client.try_read(first.get_mut(begin..).unwrap_or_default()) {
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                first.truncate(begin);
+                continue;
+            }
+            other => other?,
+        };
+        first.truncate(begin + read);
+        let decided = look.see(first.get(begin..).unwrap_or_default());
+        if let Some(protocol) = decided {
+            return Ok(Looked { protocol, is_server_first: false, rest: None });
+        }
+        if read == 0 {
+            // It has said all it will.
+            return Ok(Looked { protocol: Protocol::Other, is_server_first: false, rest: None });
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Speech {
+    Http2Settings,
+    Other,
+}
+
+/// Waits for the application to say something, and leaves it unread.
+async fn has_spoken(application: &TcpStream) -> io::Result<Speech> {
+    // RFC 9113 section 3.4: a server's preface is a SETTINGS frame on stream 0, not an
+    // acknowledgement; section 4.1: length, type, flags, stream.
+    let mut header = [0; 9];
+    let read = application.peek(&mut header).await?;
+    let [_, _, _, kind, flags, stream @ ..] = header;
+    let is_settings = read == header.len() && kind == 4 && flags == 0 && stream == [0; 4];
+    Ok(if is_settings { Speech::Http2Settings } else { Speech::Other })
+}

@@ -1,0 +1,131 @@
+//! The connection to the application, made inside its network namespace in the client's name.
+
+use std::{
+    hash::{DefaultHasher, Hash, Hasher},
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    sync::atomic::{AtomicU16, Ordering},
+    time::Duration,
+};
+
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::{TcpSocket, TcpStream};
+
+use super::{
+    error::RedirectError,
+    namespace::Namespace,
+    programs::{Introduction, Peers},
+};
+
+const TIMEOUT: Duration = Duration::from_secs(20);
+/// Ports tried when the client's own is taken.
+const ATTEMPTS: u32 = 16;
+
+/// Connected, and the application is told of the client for as long as this lives.
+pub struct Dialed {
+    pub stream: TcpStream,
+    _introduction: Introduction,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum DialError {
+    /// The application does not accept, or its namespace is gone.
+    #[error("{0}")]
+    Connect(#[from] io::Error),
+    #[error("{0}")]
+    Introduce(#[from] RedirectError),
+    #[error("no port is free for it")]
+    NoPort,
+}
+
+pub async fn dial(
+    namespace: &Namespace,
+    netns: u64,
+    peers: &Peers,
+    client: SocketAddr,
+    application: SocketAddr,
+) -> Result<Dialed, DialError> {
+    let ip = source_for(client.ip(), application.ip());
+    for attempt in 0..ATTEMPTS {
+        // The client's port first: the client's own kernel has made it unique.
+        let port = if attempt == 0 { client.port() } else { next_port() };
+        let from = SocketAddr::new(ip, port);
+        let socket = match namespace.enter(|| bound_to(from))? {
+            Ok(socket) => socket,
+            Err(e) if is_taken(&e) => continue,
+            Err(e) => return Err(e.into()),
+        };
+        // Before it is connected: over loopback the application may accept at once.
+        let Some(introduction) = peers.introduce(netns, from, application, client)? else {
+            continue;
+        };
+        let socket = TcpSocket::from_std_stream(socket.into());
+        let connecting = tokio::time::timeout(TIMEOUT, socket.connect(application));
+        match connecting.await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
+            Ok(stream) => return Ok(Dialed { stream, _introduction: introduction }),
+            Err(e) if is_taken(&e) => {}
+            Err(e) => return Err(e.into()),
+        }
+    }
+    Err(DialError::NoPort)
+}
+
+/// A loopback address: `steer` lets it pass, and a port that was just in use can be used again
+/// after a second (`tcp_tw_reuse` is on for loopback), where others are blocked for a minute.
+///
+/// In IPv4 each client gets one of 127.64.0.0/10, so that clients with the same port do not meet.
+/// Never 127.0.0.1, which some applications trust: should one ask the kernel in a way that the
+/// cgroup's programs do not see, it is not told that.
+fn source_for(client: IpAddr, application: IpAddr) -> IpAddr {
+    if application.is_ipv6() {
+        return Ipv6Addr::LOCALHOST.into();
+    }
+    let mut hasher = DefaultHasher::new();
+    client.hash(&mut hasher);
+    let host = u32::try_from(hasher.finish() % ((1 << 22) - 2)).unwrap_or_default() + 1;
+    (Ipv4Addr::new(127, 64, 0, 0) | Ipv4Addr::from_bits(host)).into()
+}
+
+/// In the range that Linux itself takes ports from.
+fn next_port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    32768 + NEXT.fetch_add(1, Ordering::Relaxed) % (60999 - 32768)
+}
+
+fn bound_to(from: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(from), Type::STREAM, Some(Protocol::TCP))?;
+    // Several connections may have one port, as long as they go to different ones.
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.set_tcp_nodelay(true)?;
+    socket.bind(&from.into())?;
+    Ok(socket)
+}
+
+fn is_taken(error: &io::Error) -> bool {
+    // EACCES: a port below 1024, and no CAP_NET_BIND_SERVICE.
+    matches!(
+        error.kind(),
+        io::ErrorKind::AddrInUse
+            | io::ErrorKind::AddrNotAvailable
+            | io::ErrorKind::PermissionDenied
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_has_one_loopback_address_and_it_is_not_localhost() {
+        for n in 0..=255 {
+            let client = IpAddr::from([10, 0, 0, n]);
+            let source = source_for(client, IpAddr::from([10, 1, 0, 1]));
+            assert_eq!(source, source_for(client, IpAddr::from([10, 1, 0, 2])));
+            let IpAddr::V4(v4) = source else { panic!("{source}") };
+            assert!(v4.octets()[0] == 127 && (64..128).contains(&v4.octets()[1]), "{v4}");
+        }
+        let v6 = source_for("fd00::1".parse().unwrap(), "fd00::2".parse().unwrap());
+        assert_eq!(v6, IpAddr::V6(Ipv6Addr::LOCALHOST));
+    }
+}

@@ -1,0 +1,313 @@
+//! The enrolled workloads: how one comes, stays and goes.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    os::fd::{AsFd as _, AsRawFd as _},
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use serde_json::{Map, Value, json};
+use stoa_common::redirect::count;
+use tokio::{sync::watch, task::JoinSet};
+
+use super::{
+    error::RedirectError,
+    pins::Pins,
+    programs::{CgroupLinks, Programs, Steering, SteeringOptions},
+    protocol::Handed,
+    records::Records,
+    worker::Workers,
+    workload::{Counts, FailMode, Phase, Workload, WorkloadSpec},
+};
+
+/// Workloads of one agent. A node of Kubernetes has 110 pods by default.
+pub(super) const LIMIT: usize = 4096;
+/// How long listeners stay when nothing leads to them any more: handshakes that have begun end in
+/// their queues.
+const GRACE: Duration = Duration::from_secs(1);
+
+pub(super) struct Registry {
+    programs: Programs,
+    workers: Workers,
+    pins: Pins,
+    records: Records,
+    enrolled: BTreeMap<String, Enrolled>,
+    /// Those that are steered no longer and have connections open, until these end.
+    leaving: JoinSet<()>,
+    cut: watch::Sender<bool>,
+}
+
+struct Enrolled {
+    workload: Arc<Workload>,
+    /// Who enrolled it: its snapshots say whether it stays.
+    source: String,
+    steering: Steering,
+    _cgroup: CgroupLinks,
+    took: Duration,
+}
+
+impl Registry {
+    pub(super) fn new(programs: Programs, workers: Workers, pins: Pins, records: Records) -> Self {
+        Self {
+            programs,
+            workers,
+            pins,
+            records,
+            enrolled: BTreeMap::new(),
+            leaving: JoinSet::new(),
+            cut: watch::Sender::new(false),
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.enrolled.len()
+    }
+
+    /// Steers the workload's new connections from now on. Asking twice changes nothing; asking
+    /// for something else under the same name replaces it without a gap.
+    pub(super) async fn enrol(
+        &mut self,
+        spec: WorkloadSpec,
+        source: &str,
+        held: Option<&Path>,
+    ) -> Result<(), RedirectError> {
+        let started = Instant::now();
+        spec.check()?;
+        let place = spec.resolve(held)?;
+        if let Some(present) = self.enrolled.get_mut(&spec.name) {
+            let is_same = present.workload.spec == spec
+                && present.workload.place.identity() == place.identity();
+            if is_same {
+                present.source = source.to_owned();
+                return self.records.write(&present.workload, source);
+            }
+        } else if self.enrolled.len() >= LIMIT {
+            return Err(RedirectError::TooMany { limit: LIMIT });
+        }
+        let namespace = &place.namespace;
+        let taken = self.enrolled.values().find(|other| {
+            other.workload.spec.name != spec.name
+                && other.workload.place.namespace.identity() == namespace.identity()
+        });
+        if let Some(other) = taken {
+            return Err(RedirectError::NamespaceTaken(other.workload.spec.name.clone()));
+        }
+
+        let failed = |source| RedirectError::Namespace { path: place.netns.clone(), source };
+        let addresses = namespace.addresses().map_err(failed)?;
+        let netns = namespace.cookie().map_err(failed)?;
+        let sets = self.workers.listen(namespace)?;
+        let Some(first) = sets.first() else { return Err(RedirectError::Ended) };
+        let listeners = first
+            .iter()
+            .map(std::net::TcpListener::local_addr)
+            .collect::<Result<_, _>>()
+            .map_err(RedirectError::Listen)?;
+        let name = spec.name.clone();
+        let workload = Arc::new(Workload {
+            spec,
+            place,
+            netns,
+            listeners,
+            phase: watch::Sender::new(Phase::Serving),
+            counts: Counts::default(),
+        });
+        // In this order a connection that is steered finds everything in place.
+        let cgroup = self.programs.attach_to_cgroup(&workload.place.cgroup)?;
+        self.workers.serve(&workload, &sets).await?;
+        let steering = self.steer(&workload, first, &addresses);
+        let steering =
+            match steering.and_then(|s| self.records.write(&workload, source).map(|()| s)) {
+                Ok(steering) => steering,
+                Err(error) => {
+                    workload.phase.send_replace(Phase::Leaving);
+                    return Err(error);
+                }
+            };
+        let enrolled = Enrolled {
+            workload,
+            source: source.to_owned(),
+            steering,
+            _cgroup: cgroup,
+            took: started.elapsed(),
+        };
+        tracing::info!(workload = name, took_us = enrolled.took.as_micros(), "enrolled");
+        if let Some(previous) = self.enrolled.insert(name, enrolled) {
+            self.leave(previous);
+        }
+        Ok(())
+    }
+
+    fn steer(
+        &mut self,
+        workload: &Workload,
+        inbound: &[std::net::TcpListener],
+        addresses: &[std::net::IpAddr],
+    ) -> Result<Steering, RedirectError> {
+        let fail_closed = match workload.spec.fail_mode {
+            FailMode::Open => None,
+            FailMode::Closed => Some(self.pins.next()?),
+        };
+        let ports: Vec<u16> = workload.spec.ports.iter().copied().collect();
+        let options = SteeringOptions { ports: &ports, fail_closed, inbound, addresses };
+        Steering::attach(&workload.place.namespace, &workload.place.netns, &options)
+    }
+
+    /// Steers no longer: new connections reach the application, those that are open go on.
+    pub(super) fn remove(&mut self, name: &str) -> Result<(), RedirectError> {
+        let enrolled =
+            self.enrolled.remove(name).ok_or_else(|| RedirectError::Unknown(name.to_owned()))?;
+        self.records.remove(name);
+        tracing::info!(workload = name, "removed");
+        self.leave(enrolled);
+        self.pins.tidy();
+        Ok(())
+    }
+
+    pub(super) fn remove_all(&mut self) -> usize {
+        let names: Vec<_> = self.enrolled.keys().cloned().collect();
+        names.iter().filter(|name| self.remove(name).is_ok()).count()
+    }
+
+    /// Removes what `source` has enrolled and does not name any more.
+    pub(super) fn keep_only(&mut self, source: &str, named: &BTreeSet<String>) -> usize {
+        let gone: Vec<_> = self
+            .enrolled
+            .iter()
+            .filter(|(name, enrolled)| enrolled.source == source && !named.contains(*name))
+            .map(|(name, _)| name.clone())
+            .collect();
+        gone.iter().filter(|name| self.remove(name).is_ok()).count()
+    }
+
+    /// Removes workloads whose cgroup is gone: they have ended.
+    pub(super) fn sweep(&mut self) {
+        let gone: Vec<_> = self
+            .enrolled
+            .iter()
+            .filter(|(_, enrolled)| !enrolled.workload.place.is_there())
+            .map(|(name, _)| name.clone())
+            .collect();
+        for name in gone {
+            tracing::info!(workload = name, "its cgroup is gone");
+            let _ = self.remove(&name);
+        }
+        while self.leaving.try_join_next().is_some() {}
+    }
+
+    /// Everything is steered by another agent now: its programs have the last word already.
+    pub(super) fn hand_over(&mut self) {
+        for (_, enrolled) in std::mem::take(&mut self.enrolled) {
+            self.leave(enrolled);
+        }
+        self.pins.remove();
+    }
+
+    fn leave(&mut self, enrolled: Enrolled) {
+        let Enrolled { workload, steering, _cgroup, .. } = enrolled;
+        drop(steering);
+        let mut cut = self.cut.subscribe();
+        self.leaving.spawn_local(async move {
+            tokio::time::sleep(GRACE).await;
+            workload.phase.send_replace(Phase::Leaving);
+            tokio::select! {
+                () = workload.phase.closed() => {}
+                _ = cut.wait_for(|cut| *cut) => {
+                    workload.phase.send_replace(Phase::Cut);
+                    workload.phase.closed().await;
+                }
+            }
+            // Now that no connection is left whose client the application could ask for.
+            drop(_cgroup);
+        });
+    }
+
+    /// Waits until the last connection of those that leave has ended.
+    pub(super) async fn drain(&mut self) {
+        while self.leaving.join_next().await.is_some() {}
+    }
+
+    /// Cuts what is still open, and ends the threads.
+    pub(super) async fn end(mut self) {
+        self.cut.send_replace(true);
+        self.drain().await;
+        self.pins.remove();
+        self.workers.join();
+    }
+
+    /// For the agent that takes over: with the namespace as this process holds it, which is right
+    /// whatever has become of the path that it was named by.
+    pub(super) fn export(&self) -> Vec<Handed> {
+        let own = std::process::id();
+        self.enrolled
+            .values()
+            .map(|enrolled| {
+                let fd = enrolled.workload.place.namespace.as_fd().as_raw_fd();
+                Handed {
+                    workload: enrolled.workload.spec.clone(),
+                    source: enrolled.source.clone(),
+                    held: Some(format!("/proc/{own}/fd/{fd}").into()),
+                }
+            })
+            .collect()
+    }
+
+    /// What an agent that did not stop in order had enrolled.
+    pub(super) fn left_by_a_crash(&self) -> Vec<Handed> {
+        self.records
+            .read()
+            .into_iter()
+            .map(|(workload, source)| Handed { workload, source, held: None })
+            .collect()
+    }
+
+    /// Removes what earlier runs have pinned. Returns how many programs there were.
+    pub(super) fn remove_leftovers(&self) -> usize {
+        self.pins.remove_leftovers()
+    }
+
+    /// Does not try again to enrol it.
+    pub(super) fn forget(&self, name: &str) {
+        self.records.remove(name);
+    }
+
+    /// After a stop in order the next agent has nothing to continue.
+    pub(super) fn remove_records(&self) {
+        self.records.remove_folder();
+    }
+
+    pub(super) fn list(&self) -> Vec<Value> {
+        self.enrolled.values().map(|enrolled| self.describe(enrolled)).collect()
+    }
+
+    fn describe(&self, enrolled: &Enrolled) -> Value {
+        let Enrolled { workload, steering, .. } = enrolled;
+        let connections: Map<String, Value> = workload
+            .counts
+            .read()
+            .into_iter()
+            .map(|(name, value)| (name.to_owned(), value.into()))
+            .collect();
+        let [udp, sctp, raw, other] = self.programs.socket_counts(workload.netns);
+        json!({
+            "name": workload.spec.name,
+            "source": enrolled.source,
+            "cgroup": workload.place.cgroup,
+            "netns": workload.place.netns,
+            "ports": workload.spec.ports,
+            "fail_mode": workload.spec.fail_mode,
+            "enrol_us": u64::try_from(enrolled.took.as_micros()).unwrap_or(u64::MAX),
+            "connections": connections,
+            "kernel": {
+                "steered": steering.count(count::STEERED),
+                "refused": steering.count(count::REFUSED),
+                "unsteered": steering.count(count::UNSTEERED),
+                "own": steering.count(count::OWN),
+                "other_protocol": steering.count(count::OTHER_PROTOCOL),
+            },
+            "left_alone": { "udp": udp, "sctp": sctp, "raw": raw, "other": other },
+        })
+    }
+}

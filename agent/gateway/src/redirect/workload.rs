@@ -1,0 +1,246 @@
+//! One enrolled workload: what was asked for, what it means on this machine, and what happened.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    net::{IpAddr, SocketAddr},
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+
+use super::{
+    error::RedirectError,
+    namespace::{Identity, Namespace},
+};
+
+/// Ports of one workload.
+const PORTS: usize = 1024;
+
+/// A workload as it is asked for: over the control socket and in the state directory.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WorkloadSpec {
+    pub name: String,
+    /// A folder of the cgroup v2 tree. The application's sockets must be created in it or below.
+    pub cgroup: PathBuf,
+    /// Without it, that of a process in the cgroup.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub netns: Option<PathBuf>,
+    pub ports: BTreeSet<u16>,
+    #[serde(default)]
+    pub fail_mode: FailMode,
+    /// Requests that pass without policies: health probes of the node.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub probes: Vec<Probe>,
+    /// Where those come from: the node's own addresses.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub node_addresses: BTreeSet<IpAddr>,
+}
+
+/// What becomes of new connections while no agent is there to take them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FailMode {
+    /// They reach the application.
+    #[default]
+    Open,
+    /// They are refused.
+    Closed,
+}
+
+/// A health check, as a pod's specification has it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Probe {
+    pub port: u16,
+    pub method: String,
+    pub path: String,
+}
+
+impl WorkloadSpec {
+    pub fn check(&self) -> Result<(), RedirectError> {
+        let is_plain = |b: u8| b.is_ascii_alphanumeric() || b"-_./".contains(&b);
+        if !(1..=253).contains(&self.name.len()) || !self.name.bytes().all(is_plain) {
+            return Err(RedirectError::Name(self.name.clone()));
+        }
+        if !(1..=PORTS).contains(&self.ports.len()) || self.ports.contains(&0) {
+            return Err(RedirectError::Ports { limit: PORTS });
+        }
+        Ok(())
+    }
+
+    /// What it means on this machine now. `held`: where another agent holds the namespace open.
+    pub fn resolve(&self, held: Option<&Path>) -> Result<Place, RedirectError> {
+        let not_one = || RedirectError::NotACgroup { path: self.cgroup.clone() };
+        let cgroup = fs::canonicalize(&self.cgroup).map_err(|_| not_one())?;
+        let system = statfs(&cgroup).map_err(|_| not_one())?;
+        if system.filesystem_type() != CGROUP2_SUPER_MAGIC {
+            return Err(not_one());
+        }
+        let cgroup_id = fs::metadata(&cgroup).map_err(|_| not_one())?.ino();
+        let netns = match &self.netns {
+            Some(path) => path.clone(),
+            None => {
+                let pid = find_process(&cgroup)
+                    .ok_or_else(|| RedirectError::EmptyCgroup { path: cgroup.clone() })?;
+                format!("/proc/{pid}/ns/net").into()
+            }
+        };
+        let failed = |source| RedirectError::Namespace { path: netns.clone(), source };
+        let namespace = Namespace::open(held.unwrap_or(&netns)).map_err(failed)?;
+        let home = Namespace::home().map_err(failed)?;
+        // Where init may not be looked at, the agent's own has to do: it runs with hostNetwork.
+        let host = Namespace::open(Path::new("/proc/1/ns/net"));
+        let is_host = host.is_ok_and(|host| host.identity() == namespace.identity());
+        if is_host || home.identity() == namespace.identity() {
+            return Err(RedirectError::HostNamespace { path: netns });
+        }
+        Ok(Place { cgroup, cgroup_id, netns, namespace })
+    }
+}
+
+/// Any process in the cgroup or below it.
+fn find_process(cgroup: &Path) -> Option<u32> {
+    /// A pod has two levels, its containers' own trees perhaps a few more.
+    const DEPTH: usize = 8;
+    let mut folders = vec![(cgroup.to_owned(), 0)];
+    while let Some((folder, depth)) = folders.pop() {
+        let list = fs::read_to_string(folder.join("cgroup.procs")).unwrap_or_default();
+        // A process of another PID namespace is listed as 0.
+        if let Some(pid) = list.lines().filter_map(|l| l.parse().ok()).find(|pid| *pid != 0) {
+            return Some(pid);
+        }
+        if depth < DEPTH {
+            let below = fs::read_dir(&folder).into_iter().flatten().flatten();
+            folders.extend(
+                below
+                    .filter(|e| e.file_type().is_ok_and(|t| t.is_dir()))
+                    .map(|e| (e.path(), depth + 1)),
+            );
+        }
+    }
+    None
+}
+
+/// Where a workload is.
+#[derive(Clone, Debug)]
+pub struct Place {
+    pub cgroup: PathBuf,
+    cgroup_id: u64,
+    /// As it was named, for messages.
+    pub netns: PathBuf,
+    pub namespace: Namespace,
+}
+
+impl Place {
+    pub fn identity(&self) -> (u64, Identity) {
+        (self.cgroup_id, self.namespace.identity())
+    }
+
+    /// Whether its cgroup is still there: a workload ends with it.
+    pub fn is_there(&self) -> bool {
+        fs::metadata(&self.cgroup).is_ok_and(|meta| meta.ino() == self.cgroup_id)
+    }
+}
+
+/// What a workload's listeners and connections are to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Phase {
+    Serving,
+    /// No new connections; those that are open go on.
+    Leaving,
+    /// Those that are open are cut.
+    Cut,
+}
+
+/// What the threads of the data path share of one workload.
+pub struct Workload {
+    pub spec: WorkloadSpec,
+    pub place: Place,
+    /// The namespace's cookie; 0 where the kernel does not tell.
+    pub netns: u64,
+    /// Where its listeners are: nobody has business to connect there directly.
+    pub listeners: Vec<SocketAddr>,
+    /// Each listener and connection holds a receiver: when the last is gone, the workload is.
+    pub phase: watch::Sender<Phase>,
+    pub counts: Counts,
+}
+
+macro_rules! counts {
+    ($($(#[$doc:meta])* $name:ident,)+) => {
+        /// What became of a workload's connections. Rises only, except `open`.
+        #[derive(Debug, Default)]
+        pub struct Counts {
+            $($(#[$doc])* pub $name: AtomicU64,)+
+        }
+
+        impl Counts {
+            /// By name, in order.
+            pub fn read(&self) -> Vec<(&'static str, u64)> {
+                vec![$((stringify!($name), self.$name.load(Ordering::Relaxed)),)+]
+            }
+        }
+    };
+}
+
+counts! {
+    /// Connections that are open now.
+    open,
+    accepted,
+    /// HTTP/1, HTTP/2 with prior knowledge.
+    http1,
+    http2,
+    /// Passed through untouched: TLS, and anything else.
+    tls,
+    other,
+    /// Of `other`: the application spoke first.
+    server_first,
+    /// Passed through, then cut, because it was HTTP after all.
+    late_http,
+    /// The application did not accept the agent's connection.
+    unreachable,
+    /// More at once than the agent may hold.
+    over_limit,
+    /// Connections to the agent's listener itself, by someone inside the namespace.
+    direct,
+    /// Ended because one side broke off.
+    broken,
+}
+
+impl Counts {
+    pub fn add(counter: &AtomicU64) {
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spec(name: &str, ports: &[u16]) -> WorkloadSpec {
+        WorkloadSpec {
+            name: name.to_owned(),
+            cgroup: "/".into(),
+            netns: None,
+            ports: ports.iter().copied().collect(),
+            fail_mode: FailMode::Open,
+            probes: Vec::new(),
+            node_addresses: BTreeSet::new(),
+        }
+    }
+
+    #[test]
+    fn nonsense_is_refused() {
+        assert!(spec("shop/cart-1", &[8080]).check().is_ok());
+        assert!(matches!(spec("", &[80]).check(), Err(RedirectError::Name(_))));
+        assert!(matches!(spec("a b", &[80]).check(), Err(RedirectError::Name(_))));
+        assert!(matches!(spec("a", &[]).check(), Err(RedirectError::Ports { .. })));
+        assert!(matches!(spec("a", &[0]).check(), Err(RedirectError::Ports { .. })));
+        assert!(matches!(spec("a", &[80]).resolve(None), Err(RedirectError::NotACgroup { .. })));
+    }
+}

@@ -1,0 +1,156 @@
+//! `stoactl workload`: which workloads an agent steers, by its control socket.
+
+use std::{
+    io::{BufRead, BufReader, Write},
+    os::unix::net::UnixStream,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use clap::{Args, Subcommand, ValueEnum};
+use serde_json::{Map, Value, json};
+
+use crate::Error;
+
+const TIMEOUT: Duration = Duration::from_secs(30);
+
+#[derive(Subcommand)]
+pub enum WorkloadCommand {
+    /// Steer a workload's new connections through the agent from now on. Those that are open stay
+    /// as they are, and nothing is restarted.
+    Add(AddArguments),
+    /// The workloads that are steered, and what became of their connections.
+    List {
+        /// As the agent tells it, with every counter.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Steer a workload no longer: new connections reach the application directly.
+    Remove {
+        #[arg(required_unless_present = "all")]
+        name: Option<String>,
+        /// Every workload, whoever enrolled it: nothing stays attached.
+        #[arg(long, conflicts_with = "name")]
+        all: bool,
+    },
+}
+
+#[derive(Args)]
+pub struct AddArguments {
+    /// What to call it: letters, digits, `-`, `_`, `.` and `/`.
+    name: String,
+    /// The application's cgroup: a folder of the cgroup v2 tree.
+    #[arg(long, value_name = "PATH")]
+    cgroup: PathBuf,
+    /// Its network namespace [default: that of a process in the cgroup].
+    #[arg(long, value_name = "PATH")]
+    netns: Option<PathBuf>,
+    /// The ports that the application listens on.
+    #[arg(long, value_name = "PORT", value_delimiter = ',', required = true)]
+    ports: Vec<u16>,
+    /// What becomes of new connections while no agent runs: `open` lets them through to the
+    /// application, `closed` refuses them.
+    #[arg(long, value_enum, default_value_t = FailMode::Open)]
+    fail_mode: FailMode,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum FailMode {
+    Open,
+    Closed,
+}
+
+pub fn run(socket: &Path, command: WorkloadCommand, out: &mut impl Write) -> Result<(), Error> {
+    match command {
+        WorkloadCommand::Add(arguments) => {
+            ask(socket, &json!({ "op": "add", "workload": workload(arguments)? })).map(|_| ())
+        }
+        WorkloadCommand::List { json } => {
+            let answer = ask(socket, &json!({ "op": "list" }))?;
+            let workloads = answer.get("workloads").cloned().unwrap_or_default();
+            if json {
+                writeln!(out, "{workloads:#}")?;
+                return Ok(());
+            }
+            list(workloads.as_array().map_or(&[], Vec::as_slice), out)
+        }
+        WorkloadCommand::Remove { name: Some(name), .. } => {
+            ask(socket, &json!({ "op": "remove", "name": name })).map(|_| ())
+        }
+        WorkloadCommand::Remove { name: None, .. } => {
+            let answer = ask(socket, &json!({ "op": "remove_all" }))?;
+            let removed = answer.get("removed").and_then(Value::as_u64).unwrap_or(0);
+            writeln!(out, "removed {removed}")?;
+            Ok(())
+        }
+    }
+}
+
+fn workload(arguments: AddArguments) -> Result<Value, Error> {
+    let absolute =
+        |path: PathBuf| std::path::absolute(&path).map_err(|source| Error::Open { path, source });
+    let mut workload = Map::new();
+    workload.insert("name".to_owned(), arguments.name.into());
+    workload.insert("cgroup".to_owned(), json!(absolute(arguments.cgroup)?));
+    if let Some(netns) = arguments.netns {
+        workload.insert("netns".to_owned(), json!(absolute(netns)?));
+    }
+    workload.insert("ports".to_owned(), json!(arguments.ports));
+    let fail_mode = if arguments.fail_mode == FailMode::Closed { "closed" } else { "open" };
+    workload.insert("fail_mode".to_owned(), fail_mode.into());
+    Ok(workload.into())
+}
+
+fn list(workloads: &[Value], out: &mut impl Write) -> Result<(), Error> {
+    let text = |workload: &Value, key: &str| {
+        workload.get(key).and_then(Value::as_str).unwrap_or("?").to_owned()
+    };
+    let width =
+        workloads.iter().map(|w| text(w, "name").len()).max().unwrap_or(0).max("WORKLOAD".len());
+    writeln!(
+        out,
+        "{:width$}  {:6}  {:>6}  {:>10}  {:>10}  {:>10}  PORTS",
+        "WORKLOAD", "FAIL", "OPEN", "CONNECTED", "HTTP", "OTHER"
+    )?;
+    for workload in workloads {
+        let count = |key: &str| {
+            workload.pointer(&format!("/connections/{key}")).and_then(Value::as_u64).unwrap_or(0)
+        };
+        let ports = workload.get("ports").and_then(Value::as_array);
+        let ports: Vec<_> = ports.into_iter().flatten().map(Value::to_string).collect();
+        writeln!(
+            out,
+            "{:width$}  {:6}  {:>6}  {:>10}  {:>10}  {:>10}  {}",
+            text(workload, "name"),
+            text(workload, "fail_mode"),
+            count("open"),
+            count("accepted"),
+            count("http1") + count("http2"),
+            count("tls") + count("other"),
+            ports.join(",")
+        )?;
+    }
+    Ok(())
+}
+
+fn ask(socket: &Path, request: &Value) -> Result<Value, Error> {
+    let failed = |reason: String| {
+        Error::Server(format!(
+            "no answer at {}: {reason}. Does stoa-gateway run with --redirect-socket there, and are \
+             you root? Another place is named with --socket",
+            socket.display()
+        ))
+    };
+    let stream = UnixStream::connect(socket).map_err(|e| failed(e.to_string()))?;
+    stream.set_read_timeout(Some(TIMEOUT)).map_err(|e| failed(e.to_string()))?;
+    let mut stream = BufReader::new(stream);
+    let mut line = String::new();
+    writeln!(stream.get_mut(), "{request}")
+        .and_then(|()| stream.read_line(&mut line))
+        .map_err(|e| failed(e.to_string()))?;
+    let answer: Value = serde_json::from_str(&line).map_err(|e| failed(e.to_string()))?;
+    match answer.get("error").and_then(Value::as_str) {
+        Some(error) => Err(Error::Server(error.to_owned())),
+        None => Ok(answer),
+    }
+}
