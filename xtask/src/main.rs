@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod bench;
+mod bench_proxy;
 mod ci;
 mod demo;
 mod demo_summary;
@@ -34,6 +35,9 @@ Verbs:
     --pairs N       runs of each kind [default: 5]
     --seconds N     length of a run [default: 8]
     --long          also 10 million exchanges on one agent, for its memory
+  bench proxy     Proxy mode beside nginx, HAProxy and Envoy, one worker each
+    --rounds N      runs of each kind [default: 3]
+    --seconds N     length of a run [default: 5]
   install         Build the agent and stoactl with the kernel side, and put both into cargo's bin
   setup           Install the toolchains and programs that the other verbs need, and say why
   ebpf            Build the kernel side
@@ -47,6 +51,7 @@ enum Verb {
     Demo { by_inline: bool },
     Test(test::Options),
     BenchCapture(bench::Options),
+    BenchProxy(bench_proxy::Options),
     Install,
     Setup,
     Ebpf,
@@ -76,7 +81,10 @@ fn parse() -> Result<Verb> {
         "test" => Verb::Test(test::Options::default()),
         "bench" => match parser.next()? {
             Some(Value(what)) if what == "capture" => Verb::BenchCapture(bench::Options::default()),
-            _ => bail!("bench what? There is: bench capture"),
+            Some(Value(what)) if what == "proxy" => {
+                Verb::BenchProxy(bench_proxy::Options::default())
+            }
+            _ => bail!("bench what? There are: bench capture, bench proxy"),
         },
         "install" => Verb::Install,
         "setup" => Verb::Setup,
@@ -84,7 +92,7 @@ fn parse() -> Result<Verb> {
         "ci" => Verb::Ci,
         "help" => return Ok(Verb::Help),
         other => bail!(
-            "no verb `{other}`; there are: demo, test, bench capture, install, setup, ebpf, ci"
+            "no verb `{other}`; there are: demo, test, bench capture, bench proxy, install, setup, ebpf, ci"
         ),
     };
     while let Some(argument) = parser.next()? {
@@ -104,6 +112,12 @@ fn parse() -> Result<Verb> {
                 options.seconds = parser.value()?.parse()?;
             }
             (Verb::BenchCapture(options), Long("long")) => options.is_long = true,
+            (Verb::BenchProxy(options), Long("rounds")) => {
+                options.rounds = parser.value()?.parse()?;
+            }
+            (Verb::BenchProxy(options), Long("seconds")) => {
+                options.seconds = parser.value()?.parse()?;
+            }
             (_, other) => return Err(other.unexpected().into()),
         }
     }
@@ -115,6 +129,7 @@ fn run(verb: Verb) -> Result<()> {
         Verb::Demo { by_inline } => demo::run(by_inline),
         Verb::Test(options) => test::run(&options),
         Verb::BenchCapture(options) => bench::run(&options),
+        Verb::BenchProxy(options) => bench_proxy::run(&options),
         Verb::Install => {
             setup::run()?;
             ebpf::run()?;

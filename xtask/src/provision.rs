@@ -33,6 +33,7 @@ pub const WRK: Tool = tool("wrk", "wrk", "the load of the bench");
 pub const TCPDUMP: Tool = tool("tcpdump", "tcpdump", "what the bench compares the agent with");
 pub const REDIS: Tool =
     tool("redis-server", "redis-server", "what several nodes share limits in, for tests");
+pub const HAPROXY: Tool = tool("haproxy", "haproxy", "a proxy to compare proxy mode with");
 pub const SETPRIV: Tool = tool("setpriv", "util-linux", "running the agent without root in tests");
 pub const LUAJIT: Tool = tool("luajit", "luajit", "runs the handler for Kong in tests");
 pub const CURL: Tool = tool("curl", "curl", "asks for it");

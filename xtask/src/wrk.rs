@@ -10,6 +10,7 @@ use sandbox::command;
 pub struct Run {
     pub requests: u64,
     pub per_second: f64,
+    pub p50_ms: f64,
     pub p99_ms: f64,
     pub errors: u64,
 }
@@ -33,13 +34,25 @@ pub fn run(address: SocketAddr, seconds: u32, body: &str, dir: &Path) -> Result<
     parse(&said).with_context(|| format!("wrk said something else:\n{said}"))
 }
 
+/// Saturates `address` for `seconds` with GETs of `path`.
+pub fn get(address: SocketAddr, path: &str, connections: u32, seconds: u32) -> Result<Run> {
+    let said = command::run(
+        Command::new("wrk")
+            .args(["-t1", "--latency", &format!("-c{connections}"), &format!("-d{seconds}s")])
+            .arg(format!("http://{address}{path}")),
+    )?;
+    parse(&said).with_context(|| format!("wrk said something else:\n{said}"))
+}
+
 fn parse(said: &str) -> Option<Run> {
-    let mut run = Run { requests: 0, per_second: 0.0, p99_ms: 0.0, errors: 0 };
+    let mut run = Run { requests: 0, per_second: 0.0, p50_ms: 0.0, p99_ms: 0.0, errors: 0 };
     for line in said.lines().map(str::trim) {
         if let Some((requests, _)) = line.split_once(" requests in ") {
             run.requests = requests.trim().parse().ok()?;
         } else if let Some(rate) = line.strip_prefix("Requests/sec:") {
             run.per_second = rate.trim().parse().ok()?;
+        } else if let Some(time) = line.strip_prefix("50%") {
+            run.p50_ms = milliseconds(time.trim())?;
         } else if let Some(time) = line.strip_prefix("99%") {
             run.p99_ms = milliseconds(time.trim())?;
         } else if let Some(errors) = line.strip_prefix("Socket errors:") {
@@ -75,7 +88,7 @@ mod tests {
                     Requests/sec:  60024.60\nTransfer/sec: 10MB\n";
         let run = parse(said).unwrap();
         assert_eq!((run.requests, run.errors), (300_123, 3));
-        assert_eq!((run.per_second, run.p99_ms), (60024.60, 1.2));
+        assert_eq!((run.per_second, run.p50_ms, run.p99_ms), (60024.60, 0.45, 1.2));
         assert_eq!(parse("unable to connect"), None);
     }
 }

@@ -316,7 +316,7 @@ impl Entry {
 }
 
 /// `application/x-www-form-urlencoded`.
-fn decode_query(text: &str) -> String {
+pub fn decode_query(text: &str) -> String {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.bytes();
     while let Some(byte) = rest.next() {

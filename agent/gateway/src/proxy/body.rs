@@ -22,8 +22,8 @@ pub enum BodyError {
     Chunk(#[from] ChunkError),
     #[error("{0}")]
     Http2(#[from] hyper::Error),
-    #[error("the body is longer than {0} bytes")]
-    TooLong(usize),
+    #[error("the body is longer than it may be")]
+    TooLong,
     #[error("the body is not as long as its head said")]
     WrongLength,
 }
@@ -40,6 +40,8 @@ pub enum Body {
     Http2(Incoming),
     /// It could not be read.
     Failed,
+    /// At most so many bytes more.
+    Limited(u64, Box<Body>),
     /// What was read ahead, then the rest.
     Resumed(Bytes, Box<Body>),
 }
@@ -63,6 +65,7 @@ impl Body {
                 None if incoming.is_end_stream() => Length::NONE,
                 None => Length::Unknown,
             },
+            Self::Limited(_, body) => body.length(),
             Self::Resumed(first, rest) => match rest.length() {
                 Length::Exact(length) => Length::Exact(length + first.len() as u64),
                 other => other,
@@ -113,6 +116,17 @@ impl Body {
             Self::Http2(incoming) => {
                 let frame = ready!(Pin::new(incoming).poll_frame(cx));
                 Poll::Ready(frame.map(|frame| frame.map_err(BodyError::from)))
+            }
+            Self::Limited(left, body) => {
+                let polled = ready!(body.poll_next(cx));
+                if let Some(Ok(frame)) = &polled {
+                    let size = frame.data_ref().map_or(0, |data| data.len() as u64);
+                    match left.checked_sub(size) {
+                        Some(rest) => *left = rest,
+                        None => return Poll::Ready(Some(Err(BodyError::TooLong))),
+                    }
+                }
+                Poll::Ready(polled)
             }
             Self::Resumed(first, rest) => {
                 let first = std::mem::take(first);

@@ -46,6 +46,7 @@ impl UpstreamError {
             Self::Connect(_) | Self::Resolve(_) | Self::NoBackend => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
+            Self::RequestBody(BodyError::TooLong) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::RequestBody(_) => StatusCode::BAD_REQUEST,
             _ => StatusCode::BAD_GATEWAY,
         }

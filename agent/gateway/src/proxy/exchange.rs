@@ -2,13 +2,15 @@
 
 use std::{cell::Cell, rc::Rc, sync::Arc, task::Context, time::Duration};
 
+use bytes::Bytes;
 use http::{
-    HeaderMap, HeaderValue, Method, StatusCode, Uri, Version, header,
+    HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, Version, header,
     uri::{Authority, PathAndQuery, Scheme},
 };
 use stoa_policy::{
-    context::{self as policy, RequestContext},
-    decision::Decision,
+    context::{Body as Read, RequestContext, ResponseContext},
+    contract::OperationId,
+    decision::{Decision, Denial},
     engine::{BodyNeed, SetId},
 };
 use tokio::time::Instant;
@@ -19,7 +21,10 @@ use super::{
     connection::Origin,
     error::UpstreamError,
     forwarding::{self, X_REQUEST_ID, X_STOA_TRACE_ID, X_TENANT_ID},
-    http1::client::{Exchange, Failed, Interim, Sent, is_idempotent},
+    http1::{
+        client::{Exchange, Failed, Interim, Sent, is_idempotent},
+        length::Length,
+    },
     http2,
     pool::{Channel, EndpointPool, Pool},
     request::{Answer, Record, Request},
@@ -40,12 +45,27 @@ const MOST_MIRRORED: usize = 256 << 10;
 const MOST_MIRRORS_UNDER_WAY: usize = 64;
 const MIRROR_WITHIN: Duration = Duration::from_secs(30);
 
+/// For an upstream to send a body that policies look at.
+const RESPONSE_WITHIN: Duration = Duration::from_secs(30);
+/// Fields that say something of a body that was replaced.
+const OF_ANOTHER_BODY: [HeaderName; 7] = [
+    header::CONTENT_LENGTH,
+    header::ETAG,
+    header::ACCEPT_RANGES,
+    HeaderName::from_static("content-digest"),
+    HeaderName::from_static("content-md5"),
+    HeaderName::from_static("digest"),
+    HeaderName::from_static("repr-digest"),
+];
+
 /// What the route decides, or the destination of a redirected connection.
 struct Plan {
     route: Option<Arc<Route>>,
     prefix: usize,
     tenant: Arc<str>,
     policies: Policies,
+    /// `None` for a redirect, or where no backend has a weight.
+    pool: Option<Rc<Pool>>,
 }
 
 #[derive(Clone, Copy)]
@@ -97,35 +117,45 @@ impl Worker {
                 return self.deny(Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail), record);
             }
             Policies::Set(set) => {
-                let decided = self.decide(&view, set, &plan, origin, request).await;
-                let (decided, given_back) = match decided {
-                    Ok(decided) => decided,
-                    Err(problem) => return self.deny(problem, record),
-                };
+                let (mut made, given_back) =
+                    match self.decide(&view, set, &plan, origin, request).await {
+                        Ok(decided) => decided,
+                        Err(problem) => return self.deny(problem, record),
+                    };
                 request = given_back;
-                let mut made = decided;
                 record.identity = made.identity.as_ref().map(|i| Arc::clone(&i.subject));
                 if let Some(tenant) = &made.tenant {
                     record.tenant = Some(Arc::clone(tenant));
                 }
                 response_headers = made.response_headers.drain(..).collect();
-                if let Some(denial) = made.denial.take() {
-                    record.code = Some(denial.code);
-                    record.policy = Some(denial.policy.name());
-                    let problem = Problem::new(denial.status, denial.reason)
-                        .with("code", denial.code)
-                        .with("policy", denial.policy.name());
+                let refused = match made.denial.take() {
+                    Some(denial) => {
+                        record.code = Some(denial.code);
+                        record.policy = Some(denial.policy.name());
+                        Err(problem_of(denial))
+                    }
+                    None => self.oblige(&mut request, &mut made),
+                };
+                if let Err(problem) = refused {
                     let mut answer = self.deny(problem, record);
                     answer.headers.extend(response_headers);
                     return answer;
                 }
-                decision = Some(made);
+                decision = Some((set, made));
             }
         }
         let changes = plan.route.as_ref().map(|route| &route.response);
-        let mut answer = self
-            .act(&view, &plan, origin, request, decision.as_ref(), record, timer, interim)
-            .await;
+        let method = request.method.clone();
+        let made = decision.as_ref().map(|(_, made)| made);
+        let mut answer =
+            self.act(&view, &plan, origin, request, made, record, timer, interim).await;
+        if let Some((set, made)) = &decision
+            && (made.obligations.mask_response || made.obligations.validate_response)
+            && answer.record.code.is_none()
+            && answer.tunnel.is_none()
+        {
+            answer = self.check_response(&view, *set, made.operation, &method, answer, timer).await;
+        }
         if let Some(changes) = changes {
             apply_changes(&mut answer.headers, changes);
             if self.shared.settings.transform_response
@@ -153,6 +183,7 @@ impl Worker {
                 prefix: 0,
                 tenant: Arc::clone(&fixed.tenant),
                 policies,
+                pool: Some(Rc::clone(&fixed.pool)),
             });
         }
         let routes = &view.catalog.routes;
@@ -170,7 +201,7 @@ impl Worker {
                     return Err(Own::Server);
                 }
                 if let Some(own) = (self.shared.own_answers)(asked.path) {
-                    return Err(Own::Answer(own));
+                    return Err(Own::Answer(Box::new(own)));
                 }
                 match &routes.fallback {
                     Some(fallback) => (fallback, 0),
@@ -178,7 +209,14 @@ impl Worker {
                 }
             }
         };
+        let pool = match &route.action {
+            Action::Forward(backends) => {
+                self.choose_backend(backends).and_then(|i| view.pools.get(i)).cloned()
+            }
+            Action::Redirect(_) => None,
+        };
         Ok(Plan {
+            pool,
             tenant: Arc::clone(&route.tenant),
             policies: route.policies.map_or(Policies::None, Policies::Set),
             route: Some(Arc::clone(route)),
@@ -196,36 +234,123 @@ impl Worker {
         mut request: Request,
     ) -> Result<(Decision, Request), Problem> {
         let engine = &view.catalog.engine;
-        let fixed_route = origin.fixed.as_ref().map(|fixed| fixed.route.as_ref());
-        let route = plan.route.as_ref().map(|route| route.name.as_ref()).or(fixed_route);
-        let need = engine.body_need(set, &context_of(plan, origin, route, &request));
+        let mut body = std::mem::take(&mut request.body);
+        let need = engine.body_need(set, &context(plan, origin, &request, Read::Unread));
         let mut whole = None;
         let mut is_longer = false;
         if let BodyNeed::UpTo(most) = need
-            && !request.body.is_empty()
+            && !body.is_empty()
         {
-            match std::mem::take(&mut request.body).collect_up_to(most).await {
+            match body.collect_up_to(most).await {
                 Ok(Ok(bytes)) => {
-                    request.body = Body::full(bytes.clone());
+                    body = Body::full(bytes.clone());
                     whole = Some(bytes);
                 }
                 Ok(Err(longer)) => {
-                    request.body = longer;
+                    body = longer;
                     is_longer = true;
                 }
                 Err(error) => {
                     return Err(Problem::new(StatusCode::BAD_REQUEST, error.to_string()));
                 }
             }
+        } else if matches!(need, BodyNeed::UpTo(_)) {
+            whole = Some(Bytes::new());
         }
-        let mut context = context_of(plan, origin, route, &request);
-        context.body = match &whole {
-            Some(bytes) => policy::Body::Whole(bytes),
-            None if is_longer => policy::Body::Longer,
-            None => policy::Body::Unread,
+        let read = match &whole {
+            Some(bytes) => Read::Whole(bytes),
+            None if is_longer => Read::Longer,
+            None => Read::Unread,
         };
-        let decision = engine.decide(set, &context).await;
+        let decision = engine.decide(set, &context(plan, origin, &request, read)).await;
+        request.body = body;
         Ok((decision, request))
+    }
+
+    /// Does what the policies oblige to before the request goes on.
+    fn oblige(&self, request: &mut Request, decision: &mut Decision) -> Result<(), Problem> {
+        if !decision.query_to_remove.is_empty() {
+            request.target = request.target.without_parameters(&decision.query_to_remove);
+        }
+        if let Some(masked) = decision.masked_body.take() {
+            request.body = Body::full(masked);
+            for digest in OF_ANOTHER_BODY {
+                request.headers.remove(digest);
+            }
+        }
+        if let Some(most) = decision.obligations.request_body_limit {
+            match request.body.length() {
+                Length::Exact(length) if length > most => {
+                    return Err(Problem::new(
+                        StatusCode::PAYLOAD_TOO_LARGE,
+                        format!("the body has {length} bytes, and at most {most} are allowed"),
+                    ));
+                }
+                Length::Exact(_) => {}
+                _ => {
+                    let body = std::mem::take(&mut request.body);
+                    request.body = Body::Limited(most, Box::new(body));
+                }
+            }
+        }
+        if decision.obligations.mask_response || decision.obligations.validate_response {
+            // What is to be looked at must be readable.
+            request.headers.remove(header::ACCEPT_ENCODING);
+        }
+        Ok(())
+    }
+
+    /// Lets the policies look at what the upstream answered.
+    async fn check_response(
+        &self,
+        view: &View,
+        set: SetId,
+        operation: Option<OperationId>,
+        method: &Method,
+        mut answer: Answer,
+        timer: &mut Timer,
+    ) -> Answer {
+        let engine = &view.catalog.engine;
+        let need = engine.response_body_need(set, operation, answer.status, &answer.headers);
+        let mut whole = None;
+        let mut is_longer = false;
+        if let BodyNeed::UpTo(most) = need {
+            timer.set_after(Some(RESPONSE_WITHIN));
+            let body = std::mem::take(&mut answer.body);
+            match timer.bound(body.collect_up_to(most)).await {
+                Ok(Ok(Ok(bytes))) => {
+                    answer.body = Body::full(bytes.clone());
+                    whole = Some(bytes);
+                }
+                Ok(Ok(Err(longer))) => {
+                    answer.body = longer;
+                    is_longer = true;
+                }
+                Ok(Err(_)) => return self.fail(&UpstreamError::Closed, answer.record),
+                Err(_) => return self.fail(&UpstreamError::Timeout, answer.record),
+            }
+        }
+        let body = match &whole {
+            Some(bytes) => Read::Whole(bytes),
+            None if is_longer => Read::Longer,
+            None => Read::Unread,
+        };
+        let response =
+            ResponseContext { method, status: answer.status, headers: &answer.headers, body };
+        let checked = engine.check_response(set, operation, &response);
+        if let Some(denial) = checked.denial {
+            answer.record.code = Some(denial.code);
+            answer.record.policy = Some(denial.policy.name());
+            let problem = problem_of(denial);
+            return self.deny(problem, answer.record);
+        }
+        if let Some(masked) = checked.masked_body {
+            answer.body = Body::full(masked);
+            for digest in OF_ANOTHER_BODY {
+                answer.headers.remove(digest);
+            }
+        }
+        answer
     }
 
     fn deny(&self, problem: Problem, record: Record) -> Answer {
@@ -309,14 +434,7 @@ impl Worker {
                 request = self.mirror(view, route, origin, request).await;
             }
         }
-        let pool = match (&origin.fixed, route.map(|route| &route.action)) {
-            (Some(fixed), _) => Some(Rc::clone(&fixed.pool)),
-            (None, Some(Action::Forward(backends))) => {
-                self.choose_backend(backends).and_then(|i| view.pools.get(i)).cloned()
-            }
-            _ => None,
-        };
-        let Some(pool) = pool else {
+        let Some(pool) = plan.pool.clone() else {
             let error = UpstreamError::NoBackend;
             return self.fail(&error, record);
         };
@@ -471,11 +589,43 @@ async fn send_copy(worker: &Rc<Worker>, pool: &Rc<Pool>, origin: &Origin, reques
     }
 }
 
+fn problem_of(denial: Denial) -> Problem {
+    Problem::new(denial.status, denial.reason)
+        .with("code", denial.code)
+        .with("policy", denial.policy.name())
+}
+
+fn context<'a>(
+    plan: &'a Plan,
+    origin: &'a Origin,
+    request: &'a Request,
+    body: Read<'a>,
+) -> RequestContext<'a> {
+    let fixed_route = origin.fixed.as_ref().map(|fixed| fixed.route.as_ref());
+    RequestContext {
+        door: origin.door,
+        method: &request.method,
+        scheme: origin.scheme(),
+        authority: request.authority.to_str().unwrap_or(""),
+        path: request.target.path(),
+        query: request.target.query(),
+        headers: &request.headers,
+        source: origin.source,
+        destination: origin.destination,
+        client_certificate: origin.certificate.as_ref(),
+        stated: None,
+        route: plan.route.as_ref().map(|route| route.name.as_ref()).or(fixed_route),
+        tenant: Some(&plan.tenant),
+        upstream: plan.pool.as_ref().map(|pool| pool.upstream.name.as_ref()),
+        body,
+    }
+}
+
 /// What the agent answers itself.
 enum Own {
     NoRoute,
     Server,
-    Answer(http::Response<http_body_util::Full<bytes::Bytes>>),
+    Answer(Box<http::Response<http_body_util::Full<bytes::Bytes>>>),
 }
 
 fn answer_own(own: Own, mut record: Record) -> Answer {
@@ -804,30 +954,4 @@ async fn send_http2(
         upgrade: None,
         tunnel: None,
     })
-}
-
-/// What the policies may look at, but for the body.
-fn context_of<'a>(
-    plan: &'a Plan,
-    origin: &'a Origin,
-    route: Option<&'a str>,
-    request: &'a Request,
-) -> RequestContext<'a> {
-    RequestContext {
-        door: origin.door,
-        method: &request.method,
-        scheme: origin.scheme(),
-        authority: request.authority.to_str().unwrap_or(""),
-        path: request.target.path(),
-        query: request.target.query(),
-        headers: &request.headers,
-        source: origin.source,
-        destination: origin.destination,
-        client_certificate: origin.certificate.as_ref(),
-        stated: None,
-        route,
-        tenant: Some(&plan.tenant),
-        upstream: None,
-        body: policy::Body::Unread,
-    }
 }

@@ -7,11 +7,11 @@
 //!   broken escapes always are. So is `..;`, which some servers read as `..`.
 //! * The query stays as it is.
 
-use std::{borrow::Cow, net::Ipv6Addr, str};
+use std::{borrow::Cow, net::Ipv6Addr, str, sync::Arc};
 
 use http::Method;
 
-use crate::catalog::{Paths, document::EncodedSlashes};
+use crate::catalog::{Paths, document::EncodedSlashes, routes::decode_query};
 
 /// A path and a query as the upstream gets them.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,6 +59,24 @@ impl Target {
     pub fn with_path(&self, path: &str) -> Self {
         let query = self.text.get(self.path..).unwrap_or_default();
         Self { text: format!("{path}{query}"), path: path.len() }
+    }
+
+    /// Without the parameters of these names.
+    pub fn without_parameters(&self, names: &[Arc<str>]) -> Self {
+        let Some(query) = self.query() else { return self.clone() };
+        let kept: Vec<&str> = query
+            .split('&')
+            .filter(|pair| {
+                let key = decode_query(pair.split('=').next().unwrap_or(pair));
+                !names.iter().any(|name| **name == *key)
+            })
+            .collect();
+        let mut text = self.path().to_owned();
+        if !kept.is_empty() {
+            text.push('?');
+            text.push_str(&kept.join("&"));
+        }
+        Self { text, path: self.path }
     }
 
     pub fn parse(path_and_query: &[u8], paths: Paths) -> Result<Self, TargetError> {
@@ -323,6 +341,17 @@ mod tests {
         let paths = Paths { encoded_slashes: EncodedSlashes::Keep, keep_double_slashes: true };
         let target = Target::parse(b"/x//y%2fz/../w//", paths).unwrap();
         assert_eq!(target.as_str(), "/x//w//");
+    }
+
+    #[test]
+    fn parameters_that_carried_credentials_are_left_out() {
+        let target = Target::parse(b"/a?x=1&api%5Fkey=s&y&api_key=t", Paths::default()).unwrap();
+        let without = |names: &[&str]| {
+            let names: Vec<Arc<str>> = names.iter().map(|n| (*n).into()).collect();
+            target.without_parameters(&names).as_str().to_owned()
+        };
+        assert_eq!(without(&["api_key"]), "/a?x=1&y");
+        assert_eq!(without(&["api_key", "x", "y"]), "/a");
     }
 
     #[test]

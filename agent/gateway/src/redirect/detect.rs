@@ -271,12 +271,12 @@ mod tests {
 
     #[test]
     fn a_first_line_without_end_is_decided_within_the_bound() {
-        let long = [b"GET /".as_slice(), &vec![b'a'; LOOK_BYTES * 2]].concat();
+        let long = [b"GET /".as_slice(), &[b'a'; LOOK_BYTES * 2]].concat();
         let mut look = Look::default();
         assert_eq!(look.see(&long), Some(Protocol::Http1));
         let mut look = Look::default();
-        assert_eq!(look.see(&vec![b'\n'; LOOK_BYTES]), Some(Protocol::Other));
+        assert_eq!(look.see(&[b'\n'; LOOK_BYTES]), Some(Protocol::Other));
         let mut look = Look::default();
-        assert_eq!(look.see(&vec![b'a'; 40]), Some(Protocol::Other));
+        assert_eq!(look.see(&[b'a'; 40]), Some(Protocol::Other));
     }
 }

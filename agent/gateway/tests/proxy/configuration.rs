@@ -86,13 +86,12 @@ fn routes_rewrite_redirect_and_change_headers() {
 #[test]
 fn retries_are_for_what_can_be_repeated_and_have_a_budget() {
     let flaky = Upstream::start(|connection| {
-        while let Some(request) = connection.request() {
+        if let Some(request) = connection.request() {
             let is_first = connection.number == 0 && !request.head.contains("/ok");
             let status = if is_first { "503 No" } else { "200 OK" };
             connection.send(format!(
                 "HTTP/1.1 {status}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
             ));
-            return;
         }
     });
     let route = "retries: {attempts: 1}";

@@ -101,7 +101,7 @@ impl Gateway {
 
     pub fn own(&self, path: &str) -> Answer {
         let mut client = Client::connect(self.admin);
-        client.send(&format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n"));
+        client.send(format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n"));
         client.answer()
     }
 

@@ -6,6 +6,7 @@ mod forwarding;
 mod gateway;
 mod hostile;
 mod http2;
+mod policies;
 mod smuggling;
 mod tls;
 mod upstream;
