@@ -24,7 +24,7 @@ fn wrong_configuration_is_answered_with_what_is_right() {
     for (arguments, variables, parts) in [
         (vec!["--mode", "edge-mcp"], vec![], vec!["--mode:", "not in this build", "shadow"]),
         (vec!["--mode", "shadoww"], vec![], vec!["unknown mode `shadoww`"]),
-        (vec![], vec![("STOA_GATEWAY_MODE", "proxy")], vec!["STOA_GATEWAY_MODE:", "shadow"]),
+        (vec![], vec![("STOA_GATEWAY_MODE", "mcp")], vec!["STOA_GATEWAY_MODE:", "shadow"]),
         (vec![], vec![("STOA_CAPTURE_METOD", "Ebpf")], vec!["Did you mean `STOA_CAPTURE_METHOD`?"]),
         (vec![], vec![("STOA_RETENTION_DAYS", "30")], vec!["STOA_RETENTION_DAYS:", "1 to 29"]),
         (vec!["--config", file], vec![], vec!["`retention`", "stoa.yaml", "retention_days"]),
