@@ -3,7 +3,6 @@
 #![forbid(unsafe_code)]
 
 pub mod decisions;
-pub mod keycloak;
 pub mod markers;
 pub mod observed;
 pub mod planted;
