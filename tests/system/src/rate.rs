@@ -39,7 +39,7 @@ pub struct Accounts {
 }
 
 impl Accounts {
-    pub fn of(agent: &Agent, service: &str) -> Result<Self> {
+    fn of(agent: &Agent, service: &str) -> Result<Self> {
         let metrics = agent.metrics()?;
         let state = |state: &str| {
             let name = "stoa_capture_segments_total";
@@ -54,6 +54,21 @@ impl Accounts {
             lost: total("stoa_capture_lost_segments_total"),
             shed: total("stoa_capture_shed_exchanges_total"),
         })
+    }
+
+    /// Once nothing is added any more: the agent publishes a few times a second, and later on a
+    /// busy machine.
+    pub fn settled(agent: &Agent, service: &str) -> Result<Self> {
+        let until = Instant::now() + Duration::from_secs(20);
+        let mut before = Self::default();
+        loop {
+            pause(Duration::from_millis(600));
+            let now = Self::of(agent, service)?;
+            if now.due > 0 && now == before || Instant::now() > until {
+                return Ok(now);
+            }
+            before = now;
+        }
     }
 
     pub fn balance(self) -> bool {
@@ -84,9 +99,8 @@ pub fn measure(
     let started = Instant::now();
     let ledger = traffic.drive(&AtomicU64::new(1))?;
     let rate = ledger.len() as f64 / started.elapsed().as_secs_f64();
-    pause(Duration::from_secs(2));
+    let accounts = Accounts::settled(&agent, "rate")?;
     let cpu = agent.process().cpu_time()?.saturating_sub(before);
-    let accounts = Accounts::of(&agent, "rate")?;
     let summary = agent.stop()?;
     let verdict = Verdict::of(&ledger, &exchanges(&recording)?);
     std::fs::remove_file(recording)?;

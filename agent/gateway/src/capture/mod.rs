@@ -36,6 +36,9 @@ pub trait CaptureSource: Send {
         true
     }
 
+    /// Counts what is left to be drained as lost, because there is no time to.
+    fn abandon(&mut self) {}
+
     /// Totals that belong to no service: name as in metrics, and value.
     fn source_counters(&self) -> Vec<(&'static str, u64)> {
         Vec::new()

@@ -199,6 +199,18 @@ fn yield_to_services(nice: Option<i32>) -> Result<(), String> {
     }
 }
 
+/// Takes back what [`yield_to_services`] gave away: the agent is stopping.
+fn come_first() -> Result<(), String> {
+    use thread_priority::{
+        NormalThreadSchedulePolicy, ThreadPriority, ThreadSchedulePolicy,
+        set_thread_priority_and_policy, thread_native_id,
+    };
+    let policy = ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Other);
+    set_thread_priority_and_policy(thread_native_id(), ThreadPriority::Min, policy)
+        .map_err(|e| e.to_string())?;
+    rustix::process::setpriority_process(None, 0).map_err(|e| e.to_string())
+}
+
 impl Analysis {
     fn run(mut self, feed: Feed, config: ReaderConfig) {
         let (counters, source) = match feed {
@@ -228,9 +240,18 @@ impl Analysis {
             if self.is_stopping {
                 let since = *stopping_since.get_or_insert_with(|| {
                     source.stop();
+                    // On a busy node a thread that gives way to all others would not get to the
+                    // end of what was captured.
+                    if let Err(error) = come_first() {
+                        tracing::debug!(error, "the analysis thread keeps its priority");
+                    }
                     Instant::now()
                 });
-                if (drained == 0 && source.is_stopped()) || since.elapsed() > STOP_WITHIN {
+                if drained == 0 && source.is_stopped() {
+                    break;
+                }
+                if since.elapsed() > STOP_WITHIN {
+                    source.abandon();
                     break;
                 }
             }

@@ -9,12 +9,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use stoa_common::{
-    record::{DEFERRED, DEFERRED_CPU_SHIFT, RecordHeader, kind},
-    tally::Amount,
-};
+use stoa_common::record::{DEFERRED, DEFERRED_CPU_SHIFT, RecordHeader};
 
-use super::records;
+use super::{records, unread::Unread};
 
 /// After so long, a claim is not to be expected any more.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -22,8 +19,6 @@ const PATIENCE: Duration = Duration::from_secs(1);
 #[derive(Default)]
 pub(super) struct Deferred {
     by_cpu: BTreeMap<u64, Held>,
-    /// What the kernel counts as captured and nobody claimed, by slot.
-    unclaimed: BTreeMap<u32, Amount>,
 }
 
 struct Held {
@@ -43,10 +38,10 @@ fn cpu_of(name: u64) -> u64 {
 
 impl Deferred {
     /// Keeps a record. Its CPU has gone on from the connection before, if that had another name.
-    pub(super) fn hold(&mut self, name: u64, record: &[u8]) {
+    pub(super) fn hold(&mut self, name: u64, record: &[u8], unclaimed: &mut Unread) {
         let cpu = cpu_of(name);
         if self.by_cpu.get(&cpu).is_some_and(|held| held.name != name) {
-            self.let_go(cpu);
+            self.let_go(cpu, unclaimed);
         }
         let held = self.by_cpu.entry(cpu).or_insert_with(|| Held {
             name,
@@ -66,7 +61,7 @@ impl Deferred {
     }
 
     /// Lets go of what has waited too long; of everything if `is_last`.
-    pub(super) fn expire(&mut self, is_last: bool) {
+    pub(super) fn expire(&mut self, is_last: bool, unclaimed: &mut Unread) {
         let over: Vec<u64> = self
             .by_cpu
             .iter()
@@ -74,35 +69,22 @@ impl Deferred {
             .map(|(cpu, _)| *cpu)
             .collect();
         for cpu in over {
-            self.let_go(cpu);
+            self.let_go(cpu, unclaimed);
         }
     }
 
-    /// What of a slot was captured in vain.
-    pub(super) fn unclaimed(&self, slot: u32) -> Amount {
-        self.unclaimed.get(&slot).copied().unwrap_or_default()
-    }
-
-    fn let_go(&mut self, cpu: u64) {
+    fn let_go(&mut self, cpu: u64, unclaimed: &mut Unread) {
         let Some(held) = self.by_cpu.remove(&cpu) else { return };
         let headers =
             held.records.iter().filter_map(|record| records::read::<RecordHeader>(record));
-        let (mut slot, mut captured, mut len) = (0, 0, 0);
-        for header in headers.filter(|header| header.kind == kind::SEGMENT) {
-            slot = header.slot;
-            captured += u64::from(header.captured);
-            len += u64::from(header.len);
-        }
-        let unclaimed = self.unclaimed.entry(slot).or_default();
-        unclaimed.bytes += captured;
-        // A segment of which a part was left out is counted as lost already.
-        unclaimed.segments += u64::from(captured > 0 && captured == len);
+        headers.for_each(|header| unclaimed.add(&header));
+        unclaimed.finish();
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use stoa_common::record::{HEADER_LEN, reason};
+    use stoa_common::record::{HEADER_LEN, kind, reason};
 
     use super::*;
 
@@ -131,30 +113,30 @@ mod tests {
 
     #[test]
     fn a_connection_gets_its_own_records_once() {
-        let mut deferred = Deferred::default();
-        deferred.hold(name(0, 1), &record(name(0, 1), 10, 10));
-        deferred.hold(name(1, 1), &record(name(1, 1), 20, 20));
-        deferred.hold(name(1, 1), &record(name(1, 1), 5, 5));
+        let (mut deferred, mut unclaimed) = (Deferred::default(), Unread::default());
+        deferred.hold(name(0, 1), &record(name(0, 1), 10, 10), &mut unclaimed);
+        deferred.hold(name(1, 1), &record(name(1, 1), 20, 20), &mut unclaimed);
+        deferred.hold(name(1, 1), &record(name(1, 1), 5, 5), &mut unclaimed);
         assert_eq!(deferred.claim(name(1, 1)).len(), 2);
         assert!(deferred.claim(name(1, 1)).is_empty());
         assert!(deferred.claim(name(0, 2)).is_empty(), "another connection's");
         assert_eq!(deferred.claim(name(0, 1)).len(), 1);
-        deferred.expire(true);
-        assert_eq!(deferred.unclaimed(7).bytes, 0);
+        deferred.expire(true, &mut unclaimed);
+        assert_eq!(unclaimed.of(7).bytes, 0);
     }
 
     #[test]
     fn what_nobody_claims_is_counted() {
-        let mut deferred = Deferred::default();
-        deferred.hold(name(0, 1), &record(name(0, 1), 10, 10));
+        let (mut deferred, mut unclaimed) = (Deferred::default(), Unread::default());
+        deferred.hold(name(0, 1), &record(name(0, 1), 10, 10), &mut unclaimed);
         // The client sends it again.
-        deferred.hold(name(0, 2), &record(name(0, 2), 10, 10));
-        assert_eq!((deferred.unclaimed(7).segments, deferred.unclaimed(7).bytes), (1, 10));
-        deferred.expire(false);
-        assert_eq!(deferred.unclaimed(7).segments, 1, "it may still be claimed");
+        deferred.hold(name(0, 2), &record(name(0, 2), 10, 10), &mut unclaimed);
+        assert_eq!((unclaimed.of(7).segments, unclaimed.of(7).bytes), (1, 10));
+        deferred.expire(false, &mut unclaimed);
+        assert_eq!(unclaimed.of(7).segments, 1, "it may still be claimed");
         // Cut by the budget: lost already as a segment, its bytes not yet.
-        deferred.hold(name(3, 1), &record(name(3, 1), 10, 30));
-        deferred.expire(true);
-        assert_eq!((deferred.unclaimed(7).segments, deferred.unclaimed(7).bytes), (2, 30));
+        deferred.hold(name(3, 1), &record(name(3, 1), 10, 30), &mut unclaimed);
+        deferred.expire(true, &mut unclaimed);
+        assert_eq!((unclaimed.of(7).segments, unclaimed.of(7).bytes), (2, 30));
     }
 }

@@ -8,6 +8,7 @@ mod error;
 mod loader;
 mod processes;
 mod records;
+mod unread;
 mod watches;
 
 use aya::{
@@ -15,7 +16,7 @@ use aya::{
     maps::{Array, HashMap, Map, MapData, PerCpuArray, RingBuf},
 };
 use stoa_common::{
-    record::reason,
+    record::{RecordHeader, reason},
     tally::{Amount, Tally},
 };
 use stoa_wire::segment::Event;
@@ -23,7 +24,7 @@ use stoa_wire::segment::Event;
 pub use self::error::EbpfError;
 use self::{
     attachments::Attachments, cgroups::Tree, deferred::Deferred, loader::Features,
-    records::Context, watches::Watches,
+    records::Context, unread::Unread, watches::Watches,
 };
 use super::{CaptureError, CaptureSource, ServiceCounters, WatchSpec};
 
@@ -63,6 +64,7 @@ pub struct EbpfCapture {
     watches: Watches,
     attachments: Attachments,
     deferred: Deferred,
+    unread: Unread,
     is_stopped: bool,
     epoch_offset: u64,
 }
@@ -91,6 +93,7 @@ impl EbpfCapture {
             watches,
             attachments: Attachments::default(),
             deferred: Deferred::default(),
+            unread: Unread::default(),
             is_stopped: false,
             epoch_offset: epoch_offset(),
         })
@@ -136,9 +139,10 @@ impl CaptureSource for EbpfCapture {
         let mut events = 0;
         for _ in 0..BATCH {
             let Some(record) = self.ring.next() else { break };
-            events += records::decode(&record, &context, &mut self.deferred, emit);
+            let Self { deferred, unread, .. } = self;
+            events += records::decode(&record, &context, deferred, unread, emit);
         }
-        self.deferred.expire(self.is_stopped && events == 0);
+        self.deferred.expire(self.is_stopped && events == 0, &mut self.unread);
         Ok(events)
     }
 
@@ -153,8 +157,7 @@ impl CaptureSource for EbpfCapture {
                 if let Ok(cpus) = self.tallies.get(&slot, 0) {
                     cpus.iter().for_each(|cpu| add(&mut total, cpu));
                 }
-                let unclaimed = self.deferred.unclaimed(slot);
-                leave_out(&mut total, unclaimed);
+                leave_out(&mut total, self.unread.of(slot));
                 counters(*service, &total)
             })
             .collect()
@@ -171,6 +174,16 @@ impl CaptureSource for EbpfCapture {
         // What is in the ring stays there to be drained.
         let _ = self.attachments.set(&mut self.object, &[], false);
         self.is_stopped = true;
+    }
+
+    fn abandon(&mut self) {
+        while let Some(record) = self.ring.next() {
+            if let Some(header) = records::read::<RecordHeader>(&record) {
+                self.unread.add(&header);
+            }
+        }
+        self.unread.finish();
+        self.deferred.expire(true, &mut self.unread);
     }
 }
 
@@ -192,13 +205,11 @@ fn add(total: &mut Tally, cpu: &Tally) {
     total.foreign_flows += cpu.foreign_flows;
 }
 
-/// Takes what was handed on for a connection that never came from the captured to the lost.
-fn leave_out(total: &mut Tally, unclaimed: Amount) {
+/// Takes what nobody read from the captured to the lost.
+fn leave_out(total: &mut Tally, unread: Amount) {
     let evicted = &mut total.lost[usize::from(reason::EVICTED)];
-    let (segments, bytes) = (
-        unclaimed.segments.min(total.captured.segments),
-        unclaimed.bytes.min(total.captured.bytes),
-    );
+    let (segments, bytes) =
+        (unread.segments.min(total.captured.segments), unread.bytes.min(total.captured.bytes));
     total.captured.segments -= segments;
     total.captured.bytes -= bytes;
     evicted.segments += segments;

@@ -7,7 +7,10 @@ use stoa_common::record::{
 };
 use stoa_wire::segment::{Direction, Endpoints, Event, FlowId, Loss, Nanos, Segment};
 
-use super::deferred::{Deferred, is_deferred};
+use super::{
+    deferred::{Deferred, is_deferred},
+    unread::Unread,
+};
 
 const FIN: u8 = 0x01;
 const SYN: u8 = 0x02;
@@ -53,11 +56,12 @@ pub(super) fn decode(
     bytes: &[u8],
     context: &Context<'_>,
     deferred: &mut Deferred,
+    unread: &mut Unread,
     emit: &mut dyn FnMut(Event<'_>),
 ) -> usize {
     let Some(header) = read::<RecordHeader>(bytes) else { return 0 };
     if is_deferred(header.flow) {
-        deferred.hold(header.flow, bytes);
+        deferred.hold(header.flow, bytes, unread);
         return 0;
     }
     let flow = FlowId(header.flow);

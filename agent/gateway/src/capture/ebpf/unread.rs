@@ -1,0 +1,102 @@
+//! What the kernel counts as captured and nobody read: it is lost all the same.
+
+use std::collections::BTreeMap;
+
+use stoa_common::{
+    record::{RecordHeader, kind},
+    tally::Amount,
+};
+
+/// Amounts by slot.
+#[derive(Default)]
+pub(super) struct Unread {
+    by_slot: BTreeMap<u32, Amount>,
+    current: Option<Current>,
+}
+
+/// The segment whose records are being counted.
+struct Current {
+    flow: u64,
+    direction: u8,
+    at: u64,
+    slot: u32,
+    is_whole: bool,
+}
+
+impl Unread {
+    /// Counts records, in the ring's order. A segment is one or more of them, made at one time.
+    pub(super) fn add(&mut self, header: &RecordHeader) {
+        if header.kind != kind::SEGMENT || header.captured == 0 {
+            return;
+        }
+        self.by_slot.entry(header.slot).or_default().bytes += u64::from(header.captured);
+        // A segment of which a part was left out is counted as lost already.
+        let is_whole = header.captured == header.len;
+        match &mut self.current {
+            Some(of)
+                if (of.flow, of.direction, of.at) == (header.flow, header.direction, header.at) =>
+            {
+                of.is_whole &= is_whole;
+            }
+            _ => {
+                self.finish();
+                let RecordHeader { flow, direction, at, slot, .. } = *header;
+                self.current = Some(Current { flow, direction, at, slot, is_whole });
+            }
+        }
+    }
+
+    /// What comes next begins another segment.
+    pub(super) fn finish(&mut self) {
+        if let Some(segment) = self.current.take()
+            && segment.is_whole
+        {
+            self.by_slot.entry(segment.slot).or_default().segments += 1;
+        }
+    }
+
+    pub(super) fn of(&self, slot: u32) -> Amount {
+        self.by_slot.get(&slot).copied().unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use stoa_common::record::reason;
+
+    use super::*;
+
+    fn header(flow: u64, at: u64, captured: u32, len: u32) -> RecordHeader {
+        RecordHeader {
+            flow,
+            at,
+            slot: 2,
+            seq: 0,
+            ack: 0,
+            len,
+            captured,
+            kind: kind::SEGMENT,
+            direction: 0,
+            flags: 0,
+            reason: reason::NONE,
+        }
+    }
+
+    #[test]
+    fn segments_of_several_records_count_once() {
+        let mut unread = Unread::default();
+        for (flow, at, captured, len) in [
+            (1, 10, 16_384, 16_384),
+            (1, 10, 500, 500),
+            (1, 11, 16_384, 16_384),
+            (1, 11, 100, 700),
+            (2, 12, 5, 5),
+        ] {
+            unread.add(&header(flow, at, captured, len));
+        }
+        unread.finish();
+        assert_eq!(unread.of(2).bytes, 2 * 16_384 + 605);
+        assert_eq!(unread.of(2).segments, 2, "the second was cut by the budget");
+        assert_eq!(unread.of(3).segments, 0);
+    }
+}
