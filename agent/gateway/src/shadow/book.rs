@@ -8,7 +8,7 @@ use stoa_contract::{
     redact::{RedactConfig, Redactor},
 };
 use stoa_wire::{
-    exchange::{Exchange, Incomplete},
+    exchange::{Exchange, Incomplete, Partial},
     segment::Loss,
 };
 
@@ -189,12 +189,71 @@ impl Book {
     }
 }
 
-/// A body that the budget cut on purpose is no loss; a message that was skipped with it is.
+/// A body that the budget cut on purpose is no loss, nor is what was not seen of it behind the cut;
+/// a message that was skipped with it is.
 fn is_lossy(exchange: &Exchange) -> bool {
     use Incomplete::{RequestBodyTruncated, ResponseBodyTruncated};
-    let is_cut_only = exchange
-        .incomplete
+    let request = exchange.request.iter().map(|request| &request.message);
+    let response = exchange.response.iter().map(|response| &response.message);
+    let bodies: Vec<_> = request.chain(response).map(|message| message.body.partial).collect();
+    let is_cut_only = !bodies.contains(&Some(Partial::Loss))
+        && exchange
+            .incomplete
+            .iter()
+            .all(|i| matches!(i, RequestBodyTruncated | ResponseBodyTruncated));
+    let is_cut = bodies.contains(&Some(Partial::Limit));
+    exchange
+        .lost
         .iter()
-        .all(|i| matches!(i, RequestBodyTruncated | ResponseBodyTruncated));
-    exchange.lost.iter().any(|(reason, n)| *n > 0 && !(*reason == Loss::Budget && is_cut_only))
+        .any(|(reason, n)| *n > 0 && !(is_cut_only && (is_cut || *reason == Loss::Budget)))
+}
+
+#[cfg(test)]
+mod tests {
+    use stoa_wire::{
+        exchange::{Body, Message, Request},
+        segment::{Endpoints, FlowId},
+    };
+
+    use super::*;
+
+    fn upload(
+        partial: Option<Partial>,
+        incomplete: &[Incomplete],
+        lost: &[(Loss, u64)],
+    ) -> Exchange {
+        let address = ([127, 0, 0, 1], 80).into();
+        let message = Message {
+            head: Vec::new().into(),
+            headers: Vec::new(),
+            minor: 1,
+            trailers: Vec::new(),
+            body: Body { partial, ..Body::default() },
+        };
+        Exchange {
+            flow: FlowId(1),
+            endpoints: Endpoints { client: address, server: address, service: 0 },
+            started: 1,
+            ended: 2,
+            request: Some(Request { method: 0..0, target: 0..0, message }),
+            response: None,
+            interim: Vec::new(),
+            incomplete: incomplete.to_vec(),
+            lost: lost.to_vec(),
+        }
+    }
+
+    #[test]
+    fn only_what_was_to_be_read_is_lost() {
+        use Incomplete::{RequestBodyTruncated as Cut, ResponseMissing};
+        let budget = (Loss::Budget, 900);
+        let unseen = (Loss::Unseen, 100);
+        assert!(!is_lossy(&upload(None, &[], &[])));
+        assert!(!is_lossy(&upload(Some(Partial::Limit), &[Cut], &[budget])));
+        assert!(!is_lossy(&upload(Some(Partial::Limit), &[Cut], &[budget, unseen])), "behind it");
+        assert!(is_lossy(&upload(Some(Partial::Loss), &[Cut], &[unseen])));
+        assert!(is_lossy(&upload(Some(Partial::Loss), &[Cut], &[unseen, budget])), "before it");
+        assert!(is_lossy(&upload(Some(Partial::Limit), &[Cut, ResponseMissing], &[budget])));
+        assert!(is_lossy(&upload(None, &[], &[unseen])));
+    }
 }
