@@ -137,6 +137,9 @@ pub(crate) struct Behaviour {
     /// What is called below: paths with their methods. Words are kept and anything else is one,
     /// for it may be a value; paths without a word say nothing.
     routes: BTreeSet<u64>,
+    /// The same from one level below: where the next segment is a value too, and happens to be a
+    /// word (`/repos/acme/docs/issues`), whole routes differ and these do not.
+    tails: BTreeSet<u64>,
     /// Key paths of what the children answer, all together.
     below: BTreeMap<Method, Features>,
 }
@@ -156,6 +159,7 @@ impl Behaviour {
         collect_routes(node, 1, false, 0, &mut own.routes);
         let overflow = node.children.overflow();
         for child in node.children.iter().map(|(_, c)| c).chain(overflow) {
+            collect_routes(&child.node, 1, false, 0, &mut own.tails);
             for (method, stats) in &child.node.methods {
                 own.below.entry(*method).or_default().add(
                     &stats.answered,
@@ -207,6 +211,7 @@ impl Behaviour {
         self.methods.extend(&other.methods);
         self.media.extend(&other.media);
         self.routes.extend(&other.routes);
+        self.tails.extend(&other.tails);
     }
 
     /// Whether these cannot well be two samples of one operation: what most exchanges of one show,
@@ -274,9 +279,15 @@ impl Behaviour {
             sum += w * shared / least;
             is_informed = true;
         };
-        let (a, b) = (&self.routes, &other.routes);
-        if !a.is_empty() && !b.is_empty() {
-            contain(a.len().min(b.len()) as f64, a.intersection(b).count() as f64, 1.5);
+        let common = |a: &BTreeSet<u64>, b: &BTreeSet<u64>| {
+            (a.len().min(b.len()) as f64, a.intersection(b).count() as f64)
+        };
+        let (least, shared) = common(&self.routes, &other.routes);
+        let (least_tails, shared_tails) = common(&self.tails, &other.tails);
+        if shared_tails >= MIN_TAILS && shared_tails * least > shared * least_tails {
+            contain(least_tails, shared_tails, 1.5);
+        } else if least > 0.0 {
+            contain(least, shared, 1.5);
         }
         let (mut least, mut shared) = ((0.0, 0.0), 0.0);
         for method in self.below.keys().chain(other.below.keys()).collect::<BTreeSet<_>>() {
@@ -362,6 +373,8 @@ fn collect(schema: &SchemaStats, path: u64, depth: u32, into: &mut Features) {
 }
 
 const MAX_ROUTE_DEPTH: u32 = 5;
+/// Tails in common that are seldom chance.
+const MIN_TAILS: f64 = 5.0;
 
 fn collect_routes(
     node: &PathNode,

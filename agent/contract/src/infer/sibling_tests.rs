@@ -2,9 +2,13 @@
 
 use serde_json::json;
 
-use super::tests::{bare, find, learn};
+use super::{
+    likeness::Behaviour,
+    tests::{bare, find, learn},
+};
 use crate::{
     described::{Noise, Traffic},
+    knowledge::ServiceKnowledge,
     observation::{Method, Observation},
 };
 
@@ -167,4 +171,26 @@ fn a_tree_of_files_is_one_path() {
     let get = find(&contract, "GET /static/{path}");
     assert!(get.responses.contains_key(&404), "failures below it are its own");
     assert_eq!(contract.tally.unmatched, 0);
+}
+
+#[test]
+fn places_are_alike_by_what_is_below_values_that_happen_to_be_words() {
+    let mut traffic = Traffic::default();
+    let parts = ["users", "orders", "items", "comments", "posts", "tags"];
+    let mut known = ServiceKnowledge::default();
+    for (owner, shelves) in
+        [("kestrel", ["books", "toys", "games"]), ("rivet", ["music", "garden", "sports"])]
+    {
+        for (shelf, part) in shelves.iter().flat_map(|r| parts.map(|p| (r, p))) {
+            let many = json!([{ "id": 1, part: "x" }]);
+            let target = format!("/{owner}/{shelf}/{part}");
+            let one = traffic.exchange(Method::Get, &target, None, 200, Some(&many));
+            known.record(&one);
+        }
+    }
+    let owners: Vec<Behaviour> =
+        known.stats.paths.children.iter().map(|(_, c)| Behaviour::of(&c.node)).collect();
+    let [kestrel, rivet] = owners.as_slice() else { panic!("{owners:?}") };
+    let likeness = kestrel.likeness(rivet);
+    assert!(likeness.is_informed && likeness.degree > 0.9, "{likeness:?}");
 }
