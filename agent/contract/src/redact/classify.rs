@@ -40,6 +40,8 @@ pub(super) enum Chance {
     Alone,
 }
 
+/// Nobody names a thing by so many letters that make no word.
+const LONG: usize = 10;
 /// How many times the threshold is needed for a token that looks more like a value.
 const CAUTION: u32 = 3;
 impl Known {
@@ -88,9 +90,7 @@ pub(super) fn likeness(bytes: &[u8], profile: Profile) -> Likeness {
     {
         return Likeness::Words;
     }
-    if words.iter().any(|w| vocabulary::is_gibberish(w) || w.len() > 20)
-        || is_scrambled(text, &words)
-    {
+    if words.iter().any(|w| vocabulary::is_gibberish(w) || w.len() > 20) || is_scrambled(text) {
         return Likeness::Barred;
     }
     let has_known = words.iter().any(|w| w.len() >= 2 && vocabulary::is_word(w));
@@ -140,20 +140,44 @@ fn without_accents(word: &str) -> Cow<'_, str> {
 }
 
 /// Letters, digits and cases in disorder and no word: a short secret rather than a name that
-/// somebody gave. `dGhpcw`, `tR5kLm9q`, `qZrLkXwTnV`.
-fn is_scrambled(text: &str, words: &[String]) -> bool {
+/// somebody gave. `dGhpcw`, `tR5kLm9q`, `qZrLkXwTnV`; words beside it (`file.tR5kLm9q`) do not
+/// make it one.
+fn is_scrambled(text: &str) -> bool {
     let class = |b: u8| match b {
         b'0'..=b'9' => 0u8,
         b'a'..=b'z' => 1,
         b'A'..=b'Z' => 2,
         _ => 3,
     };
-    let pieces = || text.as_bytes().split(|b| class(*b) == 3).filter(|piece| piece.len() >= 6);
-    let changes = |piece: &[u8]| {
-        piece.windows(2).filter(|w| matches!(w, [a, b] if class(*a) != class(*b))).count()
+    let changes = |piece: &str| {
+        piece
+            .as_bytes()
+            .windows(2)
+            .filter(|w| matches!(w, [a, b] if class(*a) != class(*b)))
+            .count()
     };
-    pieces().any(|piece| changes(piece) >= 3)
-        && !words.iter().any(|w| w.len() >= 3 && vocabulary::is_word(w))
+    let has_word = |piece: &str| {
+        vocabulary::split_words(piece).iter().any(|w| w.len() >= 3 && vocabulary::is_word(w))
+    };
+    text.split(|c: char| !c.is_ascii_alphanumeric())
+        .any(|piece| piece.len() >= 6 && changes(piece) >= 3 && !has_word(piece))
+}
+
+/// What a part of a composed name is: `filter[ABCDE1234F]`, `ABCDE1234F.example.com`.
+fn detect_within(text: &str) -> Option<Personal> {
+    const SEPARATORS: [char; 7] = ['.', '[', ']', '/', '+', ':', '~'];
+    if !text.contains(SEPARATORS) {
+        return None;
+    }
+    let pieces = text.split(SEPARATORS).filter(|piece| piece.len() >= 6).map(str::as_bytes);
+    pieces
+        .map(|piece| (piece, Profile::of(piece)))
+        .find_map(|(p, profile)| detect::detect(p, profile))
+}
+
+/// `12 rue de la Paix`: numbers and words with spaces between them, as addresses are written.
+fn is_phrase_with_number(text: &str, profile: Profile) -> bool {
+    profile.digits > 0 && text.split(' ').filter(|part| !part.is_empty()).count() >= 3
 }
 
 /// All that a token's bytes and place tell, before anything recurred.
@@ -199,6 +223,7 @@ pub(super) fn classify(role: Role, bytes: &[u8]) -> Known {
         return known;
     }
     known.meaning.is_plural = words.last().is_some_and(|w| w.ends_with('s') || w == "people");
+    known.personal = known.personal.or_else(|| detect_within(text));
     if known.personal.is_some() {
         return known;
     }
@@ -238,7 +263,11 @@ pub(super) fn classify(role: Role, bytes: &[u8]) -> Known {
         && bytes.len() <= 64
         && longest <= 24
         // A verb in front is order enough.
-        && (is_command(shape, &words) || !is_scrambled(text, &words));
+        && (is_command(shape, &words) || !is_scrambled(text))
+        && !is_phrase_with_number(text, profile)
+        // What is written so in a path is a title or somebody's name (`/wiki/Иван_Петров`).
+        && (text.is_ascii() || !is_path)
+        && !words.iter().any(|w| w.len() >= LONG && vocabulary::is_gibberish(w));
     let is_gibberish = words.iter().any(|w| vocabulary::is_gibberish(w));
     known.chance = match role {
         Role::Path if may_recur && !is_gibberish && profile.is_only(DIGIT | DOT) => Chance::Alone,
@@ -248,7 +277,9 @@ pub(super) fn classify(role: Role, bytes: &[u8]) -> Known {
         }
         Role::Path if may_recur || is_short_number(text, shape) => Chance::Alone,
         Role::Path => Chance::Never,
-        _ if may_recur => Chance::Recurring(if is_gibberish { CAUTION } else { 1 }),
+        _ if may_recur => {
+            Chance::Recurring(if is_gibberish || !text.is_ascii() { CAUTION } else { 1 })
+        }
         _ => Chance::Never,
     };
     known

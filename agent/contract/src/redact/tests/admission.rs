@@ -195,3 +195,33 @@ fn a_below_b_is_not_b_below_a() {
     let second = observe(&mut redactor, &Build::new("GET", "/line-items/orders"));
     assert_eq!(last_segment(&second).as_deref(), Some("orders"));
 }
+
+#[test]
+fn words_beside_a_secret_do_not_make_it_a_name() {
+    let names = [
+        "file.tR5kLm9q",
+        "filter[UGFzc3cwcmQh]",
+        "MTIzLTQ1LTY3ODk.example.com",
+        "12 rue de la Paix",
+        "filter[maria@correo.example]",
+        "Иван_Петров",
+    ];
+    for name in names {
+        let mut redactor = redactor();
+        for flow in 0..40 {
+            let build = Build::new("GET", &format!("/things/{name}")).flow(flow);
+            let seen = observe(&mut redactor, &build);
+            let shown = format!("{:?} {:?}", last_segment(&seen), seen.path.last().unwrap().suffix);
+            let secret = name.split(['.', '[', ']']).find(|part| part.len() >= 8).unwrap();
+            assert!(!shown.contains(secret), "{shown} after {flow}");
+        }
+    }
+    for name in ["filter[UGFzc3cwcmQh]", "sort.tR5kLm9q", "12 rue de la Paix"] {
+        let mut redactor = redactor();
+        for flow in 0..40 {
+            let body = format!("{{\"{name}\":{flow}}}");
+            let build = Build::new("POST", "/things").json(&body).flow(flow);
+            assert_eq!(member_text(&observe(&mut redactor, &build), 0).0, None, "{name}");
+        }
+    }
+}
