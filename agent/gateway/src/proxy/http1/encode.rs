@@ -30,7 +30,8 @@ impl Encoder {
                     outbox.push(data, b"");
                 }
                 Self::Chunked => {
-                    put_hex(outbox.text(), data.len());
+                    put_number::<16>(outbox.text(), data.len() as u64);
+                    outbox.text().put_slice(b"\r\n");
                     outbox.push(data, b"\r\n");
                 }
                 Self::UntilClose => outbox.push(data, b""),
@@ -63,30 +64,16 @@ impl Encoder {
     }
 }
 
-fn put_hex(out: &mut BytesMut, number: usize) {
-    let mut digits = [0_u8; 16];
-    let mut left = number;
-    let mut at = digits.len();
-    loop {
-        at -= 1;
-        digits[at] = b"0123456789abcdef"[left & 15];
-        left >>= 4;
-        if left == 0 {
-            break;
-        }
-    }
-    out.put_slice(&digits[at..]);
-    out.put_slice(b"\r\n");
-}
-
-fn put_decimal(out: &mut BytesMut, number: u64) {
+/// In base `BASE`, which is at most 16.
+fn put_number<const BASE: u64>(out: &mut BytesMut, number: u64) {
+    // As many as `u64::MAX` has in base 10.
     let mut digits = [0_u8; 20];
     let mut left = number;
     let mut at = digits.len();
     loop {
         at -= 1;
-        digits[at] = b'0' + u8::try_from(left % 10).unwrap_or(0);
-        left /= 10;
+        digits[at] = b"0123456789abcdef"[(left % BASE) as usize];
+        left /= BASE;
         if left == 0 {
             break;
         }
@@ -152,7 +139,7 @@ pub fn put_request(
 
 fn put_length(out: &mut BytesMut, length: u64) {
     out.put_slice(b"content-length: ");
-    put_decimal(out, length);
+    put_number::<10>(out, length);
     out.put_slice(b"\r\n");
 }
 
@@ -239,12 +226,12 @@ mod tests {
 
     #[test]
     fn numbers_are_written_as_they_are() {
-        for number in [0, 9, 10, 255, 4096, usize::MAX] {
+        for number in [0, 9, 10, 255, 4096, u64::MAX] {
             let mut out = BytesMut::new();
-            put_hex(&mut out, number);
-            assert_eq!(out, format!("{number:x}\r\n"));
+            put_number::<16>(&mut out, number);
+            assert_eq!(out, format!("{number:x}"));
             out.clear();
-            put_decimal(&mut out, number as u64);
+            put_number::<10>(&mut out, number);
             assert_eq!(out, number.to_string());
         }
     }
