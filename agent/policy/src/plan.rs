@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::error::Refusal;
+
 /// What a consumer of a plan may do. 0 is unlimited, as in STOA's `PlanQuota`.
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
 #[serde(deny_unknown_fields, default)]
@@ -77,6 +79,29 @@ impl Plans {
         name.and_then(|name| self.find(name))
             .or_else(|| self.find(STANDARD_NAME))
             .unwrap_or((STANDARD_NAME, &STANDARD))
+    }
+
+    /// The plan that a policy names for consumers without one of their own, as this calls it.
+    /// `limits_consumer`: the policy has limits of its own for them.
+    pub(crate) fn named_by_policy(
+        &self,
+        name: Option<&str>,
+        limits_consumer: bool,
+    ) -> Result<Option<&str>, Refusal> {
+        let Some(name) = name else { return Ok(None) };
+        if limits_consumer {
+            let reason = "limits the consumer, and `consumer` does so too";
+            return Err(Refusal::new("plan", reason, "remove one of them"));
+        }
+        let Some((found, _)) = self.find(name) else {
+            let known: Vec<&str> = self.iter().map(|(name, _)| name).collect();
+            return Err(Refusal::new(
+                "plan",
+                format!("there is no plan `{name}`"),
+                format!("add it under `plans`, or use one of {}", known.join(", ")),
+            ));
+        };
+        Ok(Some(found))
     }
 
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Plan)> {

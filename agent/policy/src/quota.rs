@@ -25,7 +25,7 @@ use crate::{
     error::Refusal,
     moment::Moment,
     plan::{Plan, Plans},
-    rate_limit::{exceeded, no_such_plan, unavailable_denial},
+    rate_limit::{exceeded, unavailable_denial},
 };
 
 /// The `quota` section of a policy set.
@@ -360,23 +360,14 @@ impl Quotas {
         book: Arc<QuotaBook>,
         shared: Option<Arc<dyn SharedCounters>>,
     ) -> Result<Self, Refusal> {
-        if config.plan.is_some() && config.consumer.is_some() {
-            let reason = "limits the consumer, and `consumer` does so too";
-            return Err(Refusal::new("plan", reason, "remove one of them"));
-        }
+        let otherwise = plans.named_by_policy(config.plan.as_deref(), config.consumer.is_some())?;
         for (key, limits) in [("tenant", config.tenant), ("consumer", config.consumer)] {
             if limits.is_some_and(QuotaLimits::is_unlimited) {
                 let remedy = "give `requests_per_day` or `requests_per_month`";
                 return Err(Refusal::new(key, "limits nothing", remedy));
             }
         }
-        let by_plan = match &config.plan {
-            None => None,
-            Some(name) => {
-                let (name, _) = plans.find(name).ok_or_else(|| no_such_plan(name, plans))?;
-                Some((plans.clone(), name.into()))
-            }
-        };
+        let by_plan = otherwise.map(|name| (plans.clone(), name.into()));
         let QuotaConfig { tenant, consumer, .. } = *config;
         Ok(Self { set: set.into(), tenant, consumer, by_plan, book, shared })
     }

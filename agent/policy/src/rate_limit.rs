@@ -219,13 +219,7 @@ impl RateLimiter {
         table: Arc<LimitTable>,
         shared: Option<Arc<dyn SharedCounters>>,
     ) -> Result<Self, Refusal> {
-        if config.plan.is_some() && config.consumer.is_some() {
-            return Err(Refusal::new(
-                "plan",
-                "limits the consumer, and `consumer` does so too",
-                "remove one of them",
-            ));
-        }
+        let otherwise = plans.named_by_policy(config.plan.as_deref(), config.consumer.is_some())?;
         let mut fixed = SmallVec::new();
         for (scope, limit) in [
             (Scope::Tenant, &config.tenant),
@@ -237,15 +231,11 @@ impl RateLimiter {
                 fixed.push(Limit { scope, rates: limit.rates(scope)? });
             }
         }
-        let by_plan = match &config.plan {
-            None => None,
-            Some(name) => {
-                let (otherwise, _) = plans.find(name).ok_or_else(|| no_such_plan(name, plans))?;
-                let limit = |plan| Limit { scope: Scope::Consumer, rates: rates_of_plan(plan) };
-                let plans = plans.iter().map(|(name, plan)| (name.into(), limit(plan))).collect();
-                Some(ByPlan { plans, otherwise: otherwise.into() })
-            }
-        };
+        let by_plan = otherwise.map(|otherwise| {
+            let limit = |plan| Limit { scope: Scope::Consumer, rates: rates_of_plan(plan) };
+            let plans = plans.iter().map(|(name, plan)| (name.into(), limit(plan))).collect();
+            ByPlan { plans, otherwise: otherwise.into() }
+        });
         Ok(Self { set: set.into(), fixed, by_plan, style: config.headers, table, shared })
     }
 
@@ -375,16 +365,6 @@ impl RateLimiter {
             }
         }
     }
-}
-
-/// A plan that a policy names and nobody has made.
-pub(crate) fn no_such_plan(name: &str, plans: &Plans) -> Refusal {
-    let known: Vec<&str> = plans.iter().map(|(name, _)| name).collect();
-    Refusal::new(
-        "plan",
-        format!("there is no plan `{name}`"),
-        format!("add it under `plans`, or use one of {}", known.join(", ")),
-    )
 }
 
 fn push_text(outcome: &mut Outcome, name: HeaderName, text: String) {
