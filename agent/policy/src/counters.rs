@@ -35,8 +35,10 @@ impl<'a> Caller<'a> {
             let named = identity.consumer.as_deref().unwrap_or(&identity.subject);
             (!named.is_empty()).then_some(named)
         });
+        // Where no policy has settled the tenant, its counters are still not another tenant's.
+        let of_identity = || identity.and_then(|identity| identity.tenant.as_deref());
         Self {
-            tenant,
+            tenant: tenant.or_else(of_identity).or(request.tenant),
             consumer,
             plan: identity.and_then(|identity| identity.plan.as_deref()),
             route: request.route,
@@ -192,6 +194,15 @@ pub enum OnLoss {
     Closed,
 }
 
+impl OnLoss {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Open => "open",
+            Self::Closed => "closed",
+        }
+    }
+}
+
 /// Whole seconds, never less: a client that waits so long is admitted.
 pub(crate) fn seconds_up(wait: Duration) -> u64 {
     wait.as_secs() + u64::from(wait.subsec_nanos() > 0)
@@ -231,6 +242,19 @@ mod tests {
         assert_eq!(of("2001:db8:1:2:aaaa::1"), "2001:db8:1:2::");
         assert_eq!(of("::ffff:192.0.2.7"), "192.0.2.7");
         assert_eq!(of("192.0.2.7"), "192.0.2.7");
+    }
+
+    #[test]
+    fn counters_are_of_the_tenant_that_is_known() {
+        let headers = http::HeaderMap::new();
+        let mut asked = crate::context::tests::request(&headers);
+        asked.tenant = Some("route");
+        let identity = Identity { tenant: Some("token".into()), ..Identity::default() };
+        let nobody = Identity::default();
+        let tenant = |identity, settled| Caller::of(&asked, Some(identity), settled).tenant;
+        assert_eq!(tenant(&identity, Some("settled")), Some("settled"));
+        assert_eq!(tenant(&identity, None), Some("token"));
+        assert_eq!(tenant(&nobody, None), Some("route"));
     }
 
     #[test]

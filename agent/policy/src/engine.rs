@@ -9,7 +9,7 @@ use std::{
 use http::{HeaderMap, StatusCode};
 
 use crate::{
-    circuit_breaker::{CircuitBreaker, CircuitBreakerConfig},
+    circuit_breaker::{Breaker, CircuitBreaker, CircuitBreakerConfig},
     config::{Policies, PolicySetConfig},
     context::{RequestContext, ResponseContext},
     contract::{Contract, OperationId},
@@ -164,10 +164,15 @@ impl Engine {
         decision
     }
 
-    /// The breaker configuration of a set's upstreams: whoever sends requests to them makes each
-    /// its breaker by it, in [`Outside::breakers`].
+    /// The breaker configuration of a set's upstreams.
     pub fn breaker_config(&self, set: SetId) -> Option<CircuitBreakerConfig> {
         Some(self.built(set)?.circuit_breaker.as_ref()?.config())
+    }
+
+    /// The breaker of an upstream that the set's requests go to, made when it is first asked for.
+    /// `None`: the set has none.
+    pub fn breaker(&self, set: SetId, upstream: &str) -> Option<Arc<Breaker>> {
+        Some(self.built(set)?.circuit_breaker.as_ref()?.breaker(upstream))
     }
 
     fn built(&self, set: SetId) -> Option<&PolicySet> {

@@ -66,6 +66,13 @@ impl Plans {
         plans
     }
 
+    /// With another plan of that name.
+    #[must_use]
+    pub fn replaced(mut self, name: &str, plan: Plan) -> Self {
+        self.0.insert(name.to_ascii_lowercase(), plan);
+        self
+    }
+
     pub fn find(&self, name: &str) -> Option<(&str, &Plan)> {
         let found = match self.0.get_key_value(name) {
             Some(found) => found,

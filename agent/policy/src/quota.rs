@@ -150,6 +150,14 @@ pub struct QuotaRecord {
     pub month: u64,
 }
 
+impl QuotaRecord {
+    /// Its month is over, and so is its day: it says nothing any more.
+    pub fn is_over(&self, now: Moment) -> bool {
+        let (month, _) = month_of(now.unix / 86_400);
+        number_of(self.month) < month && number_of(self.day) < now.unix / 86_400
+    }
+}
+
 /// All quotas of this process. Outlives a reload.
 #[derive(Debug)]
 pub struct QuotaBook {

@@ -200,9 +200,16 @@ pub struct Breaker {
 
 /// The breaker is open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the upstream keeps failing and is left alone for {} s", seconds_up(*.retry_after))]
+#[error("the upstream keeps failing and is left alone for {} s", self.seconds())]
 pub struct Rejected {
     pub retry_after: Duration,
+}
+
+impl Rejected {
+    /// For `Retry-After`.
+    pub fn seconds(self) -> u64 {
+        seconds_up(self.retry_after).max(1)
+    }
 }
 
 /// One request that may go to the upstream. Whoever holds it says how it went; dropped, it says
@@ -389,6 +396,11 @@ impl Breaker {
         }
     }
 
+    /// Of the upstream.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     pub fn state(&self) -> State {
         self.load().state()
     }
@@ -497,6 +509,11 @@ impl CircuitBreaker {
         self.config
     }
 
+    /// That of an upstream, for the door that sends the request.
+    pub fn breaker(&self, upstream: &str) -> Arc<Breaker> {
+        self.breakers.find_or_make(upstream, self.config)
+    }
+
     pub fn check(
         &self,
         request: &RequestContext<'_>,
@@ -506,7 +523,7 @@ impl CircuitBreaker {
         let breakers = self.breakers.0.load();
         let breaker = request.upstream.and_then(|upstream| breakers.get(upstream));
         let Some(Err(rejected)) = breaker.map(|breaker| breaker.peek(now)) else { return Ok(()) };
-        let seconds = seconds_up(rejected.retry_after).max(1);
+        let seconds = rejected.seconds();
         decision.response_headers.push((RETRY_AFTER, HeaderValue::from(seconds)));
         Err(Denial {
             policy: PolicyKind::CircuitBreaker,

@@ -170,6 +170,8 @@ fn limits_quotas_and_rego_run_in_their_places() {
     assert_eq!(denied_by(), (Some(PolicyKind::RateLimit), 1));
     let set = engine.find("default").unwrap();
     assert_eq!(engine.breaker_config(set).unwrap().failures, 5);
+    let breaker = engine.breaker(set, "orders").unwrap();
+    assert!(Arc::ptr_eq(&breaker, &engine.breaker(set, "orders").unwrap()));
 }
 
 #[test]

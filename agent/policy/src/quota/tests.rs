@@ -194,3 +194,15 @@ fn workers_together_get_exactly_the_quota() {
     assert_eq!(of(&Subject::Tenant.to_string()).monthly_count, total.load(Relaxed) as u64);
     assert!(total.load(Relaxed) <= 3000);
 }
+
+#[test]
+fn a_record_is_over_with_its_month() {
+    let book = Arc::new(QuotaBook::new(64));
+    let policy = quotas(r#"{"consumer": {"requests_per_day": 9}}"#, &book);
+    assert!(check(&policy, "a", EVENING).0.is_ok());
+    let [record] = &book.changed_since(&mut Written::default())[..] else { panic!("one") };
+    assert!(!record.is_over(at(EVENING)));
+    // Tomorrow is another day of the same month.
+    assert!(!record.is_over(at(EVENING + 3600)));
+    assert!(record.is_over(at(EVENING + 3 * 86_400)));
+}
