@@ -3,6 +3,7 @@
 mod proxy;
 mod shadow;
 mod sidecar;
+mod signals;
 
 use std::{io, net::SocketAddr};
 

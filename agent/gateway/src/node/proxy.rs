@@ -12,14 +12,9 @@ use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 use http_body_util::Full;
 use serde_json::json;
-use tokio::{
-    net::TcpListener,
-    runtime::Handle,
-    signal::unix::{SignalKind, signal},
-    sync::watch,
-};
+use tokio::{net::TcpListener, runtime::Handle, sync::watch};
 
-use super::NodeError;
+use super::{NodeError, signals::Signals};
 use crate::{
     catalog::{Defaults, Listener, live::LiveCatalog},
     config::{Config, proxy::ProxySettings},
@@ -33,9 +28,7 @@ use crate::{
 
 /// Runs until SIGTERM or SIGINT, then drains.
 pub(super) async fn run(config: Config, settings: ProxySettings) -> Result<(), NodeError> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut hang_up = signal(SignalKind::hangup())?;
+    let mut signals = Signals::catch()?;
 
     let defaults = Defaults {
         listen: config.listen,
@@ -112,22 +105,12 @@ pub(super) async fn run(config: Config, settings: ProxySettings) -> Result<(), N
         "ready"
     );
 
-    let mut watchdog = tokio::time::interval(Duration::from_secs(1));
-    let has_failed = loop {
-        tokio::select! {
-            _ = terminate.recv() => break false,
-            _ = interrupt.recv() => break false,
-            _ = hang_up.recv() => live.ask(),
-            _ = watchdog.tick() => if workers.has_lost_one() { break true },
-        }
-    };
+    let ended = signals.wait_while_serving(&workers, || live.ask()).await;
     tracing::info!(deadline = ?settings.drain, "stopping: what is under way is drained");
     follower.abort();
     let drained = tokio::select! {
         drained = trigger.drain(settings.drain) => drained,
-        // A second signal ends the waiting.
-        _ = terminate.recv() => Drained::CutOff,
-        _ = interrupt.recv() => Drained::CutOff,
+        () = signals.wait_for_another() => Drained::CutOff,
     };
     if drained == Drained::CutOff {
         tracing::warn!("connections were cut off");
@@ -135,10 +118,7 @@ pub(super) async fn run(config: Config, settings: ProxySettings) -> Result<(), N
     stop.send_replace(true);
     let _ = tokio::time::timeout(Duration::from_secs(3), api).await;
     let _ = tokio::task::spawn_blocking(move || workers.join()).await;
-    match has_failed {
-        true => Err(NodeError::WorkerEnded),
-        false => Ok(()),
-    }
+    ended
 }
 
 async fn serve(

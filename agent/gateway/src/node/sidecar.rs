@@ -7,12 +7,9 @@ use std::{
     time::Duration,
 };
 
-use tokio::{
-    runtime::Handle,
-    signal::unix::{SignalKind, signal},
-};
+use tokio::runtime::Handle;
 
-use super::NodeError;
+use super::{NodeError, signals::Signals};
 use crate::{
     catalog::{
         Defaults,
@@ -38,9 +35,7 @@ const DRAINED_WITHIN: Duration = Duration::from_secs(15);
 
 /// Runs until SIGTERM or SIGINT; SIGHUP reloads the configuration.
 pub(super) async fn run(config: Config, settings: SidecarSettings) -> Result<(), NodeError> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut hang_up = signal(SignalKind::hangup())?;
+    let mut signals = Signals::catch()?;
 
     let live = load_catalog(&config)?;
     let count = default_count();
@@ -64,27 +59,19 @@ pub(super) async fn run(config: Config, settings: SidecarSettings) -> Result<(),
         "ready"
     );
 
-    let mut watchdog = tokio::time::interval(Duration::from_secs(1));
-    let has_lost_one = loop {
-        tokio::select! {
-            _ = terminate.recv() => break false,
-            _ = interrupt.recv() => break false,
-            _ = hang_up.recv() => live.ask(),
-            _ = watchdog.tick() => if workers.has_lost_one() { break true },
-        }
-    };
-
+    let ended = signals.wait_while_serving(&workers, || live.ask()).await;
     tracing::info!("stopping: questions under way are answered");
     follower.abort();
     drop((own, watcher));
-    if trigger.drain(DRAINED_WITHIN).await == Drained::CutOff {
+    let drained = tokio::select! {
+        drained = trigger.drain(DRAINED_WITHIN) => drained,
+        () = signals.wait_for_another() => Drained::CutOff,
+    };
+    if drained == Drained::CutOff {
         tracing::warn!("stopped while questions were under way");
     }
     let _ = tokio::task::spawn_blocking(move || workers.join()).await;
-    match has_lost_one {
-        true => Err(NodeError::WorkerEnded),
-        false => Ok(()),
-    }
+    ended
 }
 
 fn load_catalog(config: &Config) -> Result<Arc<LiveCatalog>, NodeError> {
