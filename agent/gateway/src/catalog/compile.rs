@@ -12,7 +12,7 @@ use regex::Regex;
 use stoa_policy::engine::{Engine, SetId};
 
 use super::{
-    BuildEngine, Catalog, CatalogError, Defaults, Listener, Paths,
+    BuildEngine, Catalog, CatalogError, Defaults, Listener, Paths, breakers,
     document::{
         Balance, BodyDocument, ChangesDocument, Document, ListenerDocument, ListenerProtocol,
         MatchDocument, PathDocument, Period, RedirectDocument, RewriteDocument, RouteDocument,
@@ -30,7 +30,7 @@ use super::{
 use crate::tls;
 
 /// An error before its file is known: the key, and what is wrong with it.
-type Fault = (String, String);
+pub(super) type Fault = (String, String);
 
 /// The most a body may have to be transformed.
 const MOST_TRANSFORMED: usize = 64 << 20;
@@ -119,6 +119,7 @@ fn build(
             mirrors: Vec::new(),
         }));
     }
+    breakers::refuse_contradictions(&routes, &upstreams, &engine)?;
     Ok(Catalog {
         listeners,
         upstreams,

@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use serde::{Deserialize, Deserializer, de::Error as _};
-use stoa_policy::config::Policies;
+use stoa_policy::{config::Policies, plan::Plan};
 
 use super::network::Network;
 
@@ -21,6 +21,8 @@ pub struct Document {
     pub routes: Vec<RouteDocument>,
     pub paths: PathsDocument,
     pub policies: Policies,
+    /// Beside the published ones, or instead of them.
+    pub plans: BTreeMap<String, Plan>,
 }
 
 #[derive(Clone, Debug, Deserialize)]

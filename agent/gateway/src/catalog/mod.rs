@@ -1,6 +1,7 @@
 //! What is configured: listeners, upstreams, routes and the policies they name, as one immutable
 //! snapshot. It is filled from a file now; the data path does not know from where.
 
+mod breakers;
 mod compile;
 pub mod document;
 pub mod files;

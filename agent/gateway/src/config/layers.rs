@@ -57,6 +57,16 @@ pub fn read_variables(
     Ok(layer)
 }
 
+/// Those of `variables` that are known and do nothing in this build.
+pub fn without_effect(variables: &[(String, String)]) -> Vec<String> {
+    let names = variables.iter().filter(|(_, value)| !value.is_empty()).map(|(name, _)| name);
+    let is_idle =
+        |name: &&String| name.strip_prefix("STOA_").is_some_and(settings::is_of_other_mode);
+    let mut idle: Vec<String> = names.filter(is_idle).cloned().collect();
+    idle.sort_unstable();
+    idle
+}
+
 /// Kubernetes gives every container variables for each service of its namespace
 /// (`STOA_GATEWAY_PORT=tcp://10.0.0.7:8083`, `STOA_GATEWAY_SERVICE_HOST`,
 /// `STOA_GATEWAY_PORT_8083_TCP_ADDR`); they are not configuration.

@@ -104,6 +104,8 @@ pub struct Config {
     pub state_dir: PathBuf,
     /// The policy set that variables and flags make.
     pub policy: PolicySettings,
+    /// Variables that are known and do nothing in this build.
+    pub without_effect: Vec<String>,
     /// `None`: nothing is steered.
     pub redirect: Option<RedirectConfig>,
     pub log_level: String,
@@ -118,6 +120,8 @@ pub fn load(
     variables: impl IntoIterator<Item = (String, String)>,
 ) -> Result<Config, ConfigError> {
     let flags = read_flags(arguments)?;
+    let variables: Vec<(String, String)> = variables.into_iter().collect();
+    let without_effect = layers::without_effect(&variables);
     let variables = layers::read_variables(variables)?;
     let named = flags.get("config").or_else(|| variables.get("config")).cloned();
     let (file, path) = match named {
@@ -132,6 +136,7 @@ pub fn load(
     };
     let mut config = Values { layers: [flags, variables, file] }.into_config()?;
     config.file = path;
+    config.without_effect.extend(without_effect);
     Ok(config)
 }
 
@@ -183,6 +188,7 @@ pub fn command() -> Command {
             .value_name(setting.value_name)
             .help(help)
             .help_heading(setting.group);
+        argument = argument.aliases(settings::other_flags(setting.key));
         argument = match setting.kind {
             Kind::One => argument.action(ArgAction::Set),
             Kind::Many => argument.action(ArgAction::Append),
@@ -215,6 +221,11 @@ struct Values {
 }
 
 impl Values {
+    /// Nothing was given.
+    fn none() -> Self {
+        Self { layers: [Layer::new(), Layer::new(), Layer::new()] }
+    }
+
     fn given(&self, key: &str) -> Option<&Given> {
         debug_assert!(SETTINGS.iter().any(|s| s.key == key), "no such setting: {key}");
         self.layers.iter().find_map(|layer| layer.get(key))
@@ -285,7 +296,8 @@ impl Values {
             listen: SocketAddr::new(host.unwrap_or(mode.default_host()), port),
             tenant: self.read("tenant", parse_tenant)?.unwrap_or_else(|| "default".to_owned()),
             state_dir,
-            policy: PolicySettings::read(&self, mode == ModeName::Sidecar)?,
+            policy: PolicySettings::read(&self, mode)?,
+            without_effect: Vec::new(),
             redirect: match self.read("redirect-socket", parse_path)? {
                 Some(socket) => Some(RedirectConfig {
                     socket,

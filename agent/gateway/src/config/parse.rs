@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf};
 
-use stoa_policy::sources::Sources;
+use stoa_policy::{counters::OnLoss, sources::Sources};
 
 pub fn parse_number(text: &str, least: u64, most: u64) -> Result<u64, String> {
     match text.parse::<u64>() {
@@ -40,6 +40,15 @@ pub fn parse_bool(text: &str) -> Result<bool, String> {
         "true" | "yes" | "on" | "1" => Ok(true),
         "false" | "no" | "off" | "0" => Ok(false),
         _ => Err(format!("`{text}` is neither true nor false")),
+    }
+}
+
+/// What becomes of requests while something that is to judge them does not answer.
+pub fn parse_on_loss(text: &str) -> Result<OnLoss, String> {
+    match text.to_lowercase().as_str() {
+        "open" => Ok(OnLoss::Open),
+        "closed" | "close" => Ok(OnLoss::Closed),
+        _ => Err(format!("`{text}` is not a fail mode; valid ones: open, closed")),
     }
 }
 

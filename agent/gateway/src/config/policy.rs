@@ -1,10 +1,12 @@
 //! The policies that variables and flags ask for. They make the set `default`, for proxy and
 //! sidecar alike, where the file has none.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use stoa_policy::{
+    circuit_breaker::CircuitBreakerConfig,
     config::{Policies, PolicySetConfig},
+    counters::OnLoss,
     engine::Engine,
     guardrails::{Action, GuardrailsConfig, PersonalDataConfig},
     identity::{
@@ -14,54 +16,205 @@ use stoa_policy::{
         trusted::TrustedConfig,
     },
     outside::Outside,
+    plan::{Plan, Plans, STANDARD_NAME},
+    quota::QuotaConfig,
+    rate_limit::RateLimitConfig,
+    rego::{RegoConfig, RegoEngine, RegoOnLoss},
     tenant::TenantConfig,
+    units::Span,
 };
 
-use super::{ConfigError, Values, parse::parse_bool};
-use crate::{catalog::BuildEngine, enforcement::documents::ReadDocuments};
+use super::{
+    ConfigError, ModeName, Values,
+    parse::{parse_bool, parse_number, parse_on_loss},
+};
+use crate::{
+    catalog::BuildEngine,
+    enforcement::{
+        Enforcement, EnforcementSettings, OpaSettings, documents::ReadDocuments,
+        redis::RedisOptions,
+    },
+};
 
 /// The set for routes and questions that name none.
 const DEFAULT: &str = "default";
 const DEFAULT_REALM: &str = "stoa";
+/// In a window.
+const MOST_REQUESTS: u64 = 1_000_000_000;
 
 #[derive(Clone, Debug)]
 pub struct PolicySettings {
     /// `None`: nothing was asked for.
     default_set: Option<PolicySetConfig>,
+    /// Whether the set is more than what every agent of the mode has.
+    is_asked_for: bool,
+    /// Changes of the plan `standard`.
+    rate_per_minute: Option<u64>,
+    daily_limit: Option<u64>,
+    pub enforcement: EnforcementSettings,
 }
 
 impl PolicySettings {
     /// A decision door has always something to decide: without a user and a tenant it denies.
-    pub(super) fn read(values: &Values, is_decision_door: bool) -> Result<Self, ConfigError> {
-        let set = PolicySetConfig {
-            identity: read_identity(values, is_decision_door)?,
+    pub(super) fn read(values: &Values, mode: ModeName) -> Result<Self, ConfigError> {
+        let is_decision_door = mode == ModeName::Sidecar;
+        let base = PolicySetConfig {
+            identity: read_identity(&Values::none(), is_decision_door)?,
             tenant: is_decision_door.then(TenantConfig::default),
-            guardrails: read_guardrails(values)?,
             ..PolicySetConfig::default()
         };
-        let is_empty = set == PolicySetConfig::default();
-        Ok(Self { default_set: (!is_empty).then_some(set) })
+        let enforcement = read_enforcement(values)?;
+        let number = |key| values.read(key, |t| parse_number(t, 0, u64::MAX));
+        let is_by_plan = values.read("quota-enforcement-enabled", parse_bool)?.unwrap_or(false);
+        let plan = is_by_plan.then(|| STANDARD_NAME.to_owned());
+        let set = PolicySetConfig {
+            identity: read_identity(values, is_decision_door)?,
+            rate_limit: read_rate_limit(values, plan.clone())?,
+            quota: plan.map(|plan| QuotaConfig { plan: Some(plan), ..QuotaConfig::default() }),
+            rego: read_rego(values, enforcement.opa.as_ref())?,
+            guardrails: read_guardrails(values)?,
+            // Whoever asks for decisions sends the requests itself.
+            circuit_breaker: match mode {
+                ModeName::Proxy => read_circuit_breaker(values)?,
+                ModeName::Sidecar | ModeName::Shadow => None,
+            },
+            ..base.clone()
+        };
+        Ok(Self {
+            is_asked_for: set != base,
+            default_set: (set != PolicySetConfig::default()).then_some(set),
+            rate_per_minute: number("quota-default-rate-per-minute")?,
+            daily_limit: number("quota-default-daily-limit")?,
+            enforcement,
+        })
     }
 
     /// The sets of the file, and the default one where the file has none.
     fn complete(&self, policies: &Policies) -> Policies {
         let mut policies = policies.clone();
-        if let Some(set) = &self.default_set {
-            policies.entry(DEFAULT.to_owned()).or_insert_with(|| set.clone());
+        let Some(set) = &self.default_set else { return policies };
+        if policies.contains_key(DEFAULT) && self.is_asked_for {
+            tracing::warn!(
+                "policies.default of the file stands in place of the policies that variables, \
+                 flags and other keys of the file ask for"
+            );
         }
+        policies.entry(DEFAULT.to_owned()).or_insert_with(|| set.clone());
         policies
     }
 
-    pub fn engine_builder(&self, outside: Outside) -> Box<BuildEngine> {
+    /// The plans of the file, and of the settings, which win.
+    fn plans(&self, configured: &BTreeMap<String, Plan>) -> Plans {
+        let plans = Plans::with(configured);
+        let (_, standard) = plans.of(None);
+        let changed = Plan {
+            requests_per_minute: self.rate_per_minute.unwrap_or(standard.requests_per_minute),
+            requests_per_day: self.daily_limit.unwrap_or(standard.requests_per_day),
+            ..*standard
+        };
+        plans.replaced(STANDARD_NAME, changed)
+    }
+
+    /// Also starts what the policies of a configuration need and earlier ones did not.
+    pub fn engine_builder(&self, enforcement: Arc<Enforcement>) -> Box<BuildEngine> {
         let settings = self.clone();
         Box::new(move |document, files| {
+            let policies = settings.complete(&document.policies);
+            if policies.values().any(|set| set.quota.is_some()) {
+                enforcement.quotas.start().map_err(|error| error.to_string())?;
+            }
             let documents = Arc::new(ReadDocuments::new(std::mem::take(files)));
-            let outside = Outside { documents: Some(documents.clone()), ..outside.clone() };
-            let built = Engine::build(&settings.complete(&document.policies), &outside);
+            let outside = Outside {
+                documents: Some(documents.clone()),
+                plans: Arc::new(settings.plans(&document.plans)),
+                ..enforcement.outside.clone()
+            };
+            let built = Engine::build(&policies, &outside);
             *files = documents.take();
             built.map_err(|errors| errors.to_string())
         })
     }
+}
+
+/// What the policies ask, whichever set of them.
+fn read_enforcement(values: &Values) -> Result<EnforcementSettings, ConfigError> {
+    let milliseconds = |key, default| -> Result<Duration, ConfigError> {
+        let given = values.read(key, |t| parse_number(t, 1, 60_000))?;
+        Ok(Duration::from_millis(given.unwrap_or(default)))
+    };
+    let options = RedisOptions {
+        timeout: milliseconds("redis-timeout-ms", 20)?,
+        on_loss: values.read("redis-fail-mode", parse_on_loss)?.unwrap_or(OnLoss::Open),
+    };
+    let timeout = milliseconds("opa-timeout-ms", 250)?;
+    Ok(EnforcementSettings {
+        redis: values.read("redis-url", text)?.map(|url| (url, options)),
+        opa: values.read("opa-endpoint", text)?.map(|endpoint| OpaSettings { endpoint, timeout }),
+    })
+}
+
+fn read_rate_limit(
+    values: &Values,
+    plan: Option<String>,
+) -> Result<Option<RateLimitConfig>, ConfigError> {
+    let requests = values.read("rate-limit-default", |t| parse_number(t, 1, MOST_REQUESTS))?;
+    let window = values.read("rate-limit-window-seconds", |t| parse_number(t, 1, 86_400))?;
+    let config = match (requests, window) {
+        (None, None) => RateLimitConfig::default(),
+        _ => RateLimitConfig::of_each_tenant(requests.unwrap_or(1000), window.unwrap_or(60)),
+    };
+    let config = RateLimitConfig { plan, ..config };
+    Ok((config != RateLimitConfig::default()).then_some(config))
+}
+
+/// Only what somebody asked for: without an identity, STOA's own policy lets nobody pass.
+fn read_rego(
+    values: &Values,
+    opa: Option<&OpaSettings>,
+) -> Result<Option<RegoConfig>, ConfigError> {
+    let files = values.read_all("policy-path", text)?;
+    let query = values.read("policy-query", text)?;
+    let on_loss = values.read("opa-fail-mode", parse_on_loss)?;
+    let is_given = !files.is_empty() || opa.is_some();
+    if !values.read("policy-enabled", parse_bool)?.unwrap_or(is_given) {
+        return Ok(None);
+    }
+    if !files.is_empty() && opa.is_some() {
+        return Err(ConfigError::Contradiction(
+            "--policy-path (STOA_POLICY_PATH) and --opa-endpoint (STOA_OPA_ENDPOINT) exclude each \
+             other: only one of them can decide. Give one of them, or write `policies` in the \
+             file, where each set names its engine"
+                .to_owned(),
+        ));
+    }
+    let defaults = RegoConfig::default();
+    Ok(Some(RegoConfig {
+        engine: Some(if opa.is_some() { RegoEngine::Opa } else { RegoEngine::Embedded }),
+        files,
+        query: query.unwrap_or_else(|| defaults.query.clone()),
+        on_loss: on_loss.map_or(defaults.on_loss, RegoOnLoss),
+        ..defaults
+    }))
+}
+
+fn read_circuit_breaker(values: &Values) -> Result<Option<CircuitBreakerConfig>, ConfigError> {
+    let number = |key, most| values.read(key, |t| parse_number(t, 1, most));
+    let count = |key| -> Result<Option<u32>, ConfigError> {
+        Ok(number(key, 1_000_000)?.and_then(|n| u32::try_from(n).ok()))
+    };
+    let failures = count("cb-failure-threshold")?;
+    let successes = count("cb-success-threshold")?;
+    let reset = number("cb-reset-timeout-secs", 86_400)?;
+    if failures.is_none() && successes.is_none() && reset.is_none() {
+        return Ok(None);
+    }
+    let defaults = CircuitBreakerConfig::default();
+    Ok(Some(CircuitBreakerConfig {
+        failures: failures.unwrap_or(defaults.failures),
+        successes: successes.unwrap_or(defaults.successes),
+        reset: reset.map_or(defaults.reset, Span::seconds),
+        ..defaults
+    }))
 }
 
 fn text(text: &str) -> Result<String, String> {

@@ -29,6 +29,8 @@ pub struct ProxySettings {
     pub max_connections: usize,
     /// How long what is under way may go on when the agent stops.
     pub drain: Duration,
+    /// For a body that is needed whole before the request goes on.
+    pub request_body: Duration,
     pub access_log: Destination,
     pub access_log_one_in: u64,
 }
@@ -57,6 +59,9 @@ impl ProxySettings {
             ),
             max_connections: most.unwrap_or(65_536),
             drain: Duration::from_secs(number("drain-seconds", 0, 86_400)?.unwrap_or(30)),
+            request_body: Duration::from_secs(
+                number("request-body-seconds", 1, 86_400)?.unwrap_or(30),
+            ),
             access_log: values
                 .read("access-log", |t| Ok(parse_access_log(t)))?
                 .unwrap_or(Destination::Stdout),

@@ -38,6 +38,7 @@ const LIMITS: &str = "Budgets";
 const PROXY: &str = "Proxy mode";
 const SIDECAR: &str = "Sidecar mode";
 const POLICIES: &str = "Policies of the set `default`, where the file has none";
+const OUTSIDE: &str = "What policies ask: a real OPA, and Redis";
 const REDIRECT: &str = "Steering of workloads, in any mode";
 const LOGS: &str = "Logs";
 
@@ -280,6 +281,13 @@ pub const SETTINGS: &[Setting] = &[
         "How long requests under way may go on when the agent stops [default: 30]",
     ),
     one(
+        "request-body-seconds",
+        &["STOA_REQUEST_BODY_SECONDS"],
+        "SECONDS",
+        PROXY,
+        "How long a client may take to send a body that is needed whole, for policies, transformations or mirrors; then it gets 408 [default: 30]",
+    ),
+    one(
         "access-log",
         &["STOA_ACCESS_LOG", "STOA_ACCESS_LOG_ENABLED"],
         "WHERE",
@@ -477,6 +485,136 @@ pub const SETTINGS: &[Setting] = &[
         kind: Kind::Switch,
     },
     one(
+        "rate-limit-default",
+        &["STOA_RATE_LIMIT_DEFAULT"],
+        "N",
+        POLICIES,
+        "Requests of each tenant in a window [default: no limit; 1000 with --rate-limit-window-seconds]",
+    ),
+    one(
+        "rate-limit-window-seconds",
+        &["STOA_RATE_LIMIT_WINDOW_SECONDS"],
+        "SECONDS",
+        POLICIES,
+        "That window [default: 60]",
+    ),
+    Setting {
+        key: "quota-enforcement-enabled",
+        variables: &["STOA_QUOTA_ENFORCEMENT_ENABLED"],
+        value_name: "BOOL",
+        group: POLICIES,
+        help: "Hold each consumer to the limits and quotas of its plan [default: false]",
+        kind: Kind::Switch,
+    },
+    one(
+        "quota-default-rate-per-minute",
+        &["STOA_QUOTA_DEFAULT_RATE_PER_MINUTE"],
+        "N",
+        POLICIES,
+        "Requests a minute in the plan `standard`, of consumers without another; 0 is unlimited [default: 60]",
+    ),
+    one(
+        "quota-default-daily-limit",
+        &["STOA_QUOTA_DEFAULT_DAILY_LIMIT"],
+        "N",
+        POLICIES,
+        "Requests a day in that plan, by UTC; 0 is unlimited [default: 10000]",
+    ),
+    Setting {
+        key: "policy-enabled",
+        variables: &["STOA_POLICY_ENABLED", "STOA_OPA_ENABLED", "OPA_ENABLED"],
+        value_name: "BOOL",
+        group: POLICIES,
+        help: "Evaluate a Rego policy: that of --policy-path or of --opa-endpoint, else STOA's for scopes and roles [default: true with one of those two]",
+        kind: Kind::Switch,
+    },
+    Setting {
+        key: "policy-path",
+        variables: &["STOA_POLICY_PATH"],
+        value_name: "FILE",
+        group: POLICIES,
+        help: "Rego to evaluate in this process; read again when it changes. Repeatable",
+        kind: Kind::Many,
+    },
+    one(
+        "policy-query",
+        &["STOA_POLICY_QUERY"],
+        "RULE",
+        POLICIES,
+        "The rule of the policy, here or in OPA, that decides [default: data.stoa.authz.allow]",
+    ),
+    one(
+        "cb-failure-threshold",
+        &["STOA_CB_FAILURE_THRESHOLD"],
+        "N",
+        POLICIES,
+        "Proxy mode: failures of an upstream within a minute after which it is left alone [default: never; 5 with another --cb-*]",
+    ),
+    one(
+        "cb-reset-timeout-secs",
+        &["STOA_CB_RESET_TIMEOUT_SECS"],
+        "SECONDS",
+        POLICIES,
+        "For how long [default: 30]",
+    ),
+    one(
+        "cb-success-threshold",
+        &["STOA_CB_SUCCESS_THRESHOLD"],
+        "N",
+        POLICIES,
+        "Requests that must then succeed, one at a time, before all go there again [default: 2]",
+    ),
+    one(
+        "opa-endpoint",
+        &["STOA_OPA_ENDPOINT", "OPA_ENDPOINT", "PROXY_OPA_ENDPOINT"],
+        "URL",
+        OUTSIDE,
+        "Have this OPA decide, http://HOST:PORT",
+    ),
+    one(
+        "opa-timeout-ms",
+        &["STOA_OPA_TIMEOUT_MS"],
+        "MS",
+        OUTSIDE,
+        "How long a request waits for it at most [default: 250]",
+    ),
+    one(
+        "opa-fail-mode",
+        &["STOA_OPA_FAIL_MODE"],
+        "MODE",
+        OUTSIDE,
+        "While it does not answer: closed refuses requests, open lets them pass [default: closed]",
+    ),
+    one(
+        "redis-url",
+        &["STOA_REDIS_URL"],
+        "URL",
+        OUTSIDE,
+        "Share limits and quotas with other nodes, redis://USER:PASSWORD@HOST:PORT/DB. With a password better a variable [default: each node counts for itself]",
+    ),
+    one(
+        "redis-timeout-ms",
+        &["STOA_REDIS_TIMEOUT_MS"],
+        "MS",
+        OUTSIDE,
+        "How long a request waits for it at most [default: 20]",
+    ),
+    one(
+        "redis-fail-mode",
+        &["STOA_REDIS_FAIL_MODE"],
+        "MODE",
+        OUTSIDE,
+        "While it does not answer: open lets each node count for itself, closed refuses what is limited [default: open]",
+    ),
+    Setting {
+        key: "metering-enabled",
+        variables: &["STOA_METERING_ENABLED", "METERING_ENABLED"],
+        value_name: "BOOL",
+        group: OUTSIDE,
+        help: "Not in this build: with true, the agent says so when it starts, and meters nothing",
+        kind: Kind::Switch,
+    },
+    one(
         "redirect-socket",
         &["STOA_REDIRECT_SOCKET"],
         "FILE",
@@ -509,47 +647,43 @@ pub const SETTINGS: &[Setting] = &[
 /// Variables (and, in lower case, file keys) of modes and parts that this build does not have.
 /// One configuration serves every mode, so they are known here and without effect.
 pub const OF_OTHER_MODES: &str = "
-A2A_ENABLED A2A_MAX_AGENTS A2A_MAX_TASKS ADMIN_API_TOKEN ADVERTISE_URL
-AGENT_SESSION_TTL_SECS API_PROXY__BACKENDS API_PROXY__ENABLED API_PROXY__REQUIRE_AUTH
-ATTESTATION_INTERVAL AUDIT_SPOOL_CAPACITY_BYTES AUDIT_SPOOL_DIR AUDIT_SPOOL_HIGH_WATER_PCT
-AUDIT_SPOOL_SEGMENT_BYTES AUTO_CREATE_MR AUTO_REGISTER BUDGET_CACHE_TTL_SECS
-BUDGET_ENFORCEMENT_ENABLED CB_FAILURE_THRESHOLD CB_RESET_TIMEOUT_SECS CB_SUCCESS_THRESHOLD
+A2A_ENABLED A2A_MAX_AGENTS A2A_MAX_TASKS ADMIN_API_TOKEN ADVERTISE_URL AGENT_SESSION_TTL_SECS
+API_PROXY__BACKENDS API_PROXY__ENABLED API_PROXY__REQUIRE_AUTH ATTESTATION_INTERVAL
+AUDIT_SPOOL_CAPACITY_BYTES AUDIT_SPOOL_DIR AUDIT_SPOOL_HIGH_WATER_PCT AUDIT_SPOOL_SEGMENT_BYTES
+AUTO_CREATE_MR AUTO_REGISTER BUDGET_CACHE_TTL_SECS BUDGET_ENFORCEMENT_ENABLED
 CLASSIFICATION_ENFORCEMENT_ENABLED CONTROL_PLANE_API_KEY CONTROL_PLANE_URL DEPLOYMENT_MODE
 DETAILED_TRACING DPOP__CLOCK_SKEW_SECS DPOP__ENABLED DPOP__JTI_CACHE_MAX DPOP__JTI_CACHE_TTL_SECS
 DPOP__MAX_AGE_SECS DPOP__REQUIRED EBPF_DAEMON_URL ENVIRONMENT FALLBACK_CHAINS FALLBACK_ENABLED
 FALLBACK_TIMEOUT_MS FEDERATION_CACHE_MAX_ENTRIES FEDERATION_CACHE_TTL_SECS FEDERATION_ENABLED
 FEDERATION_UPSTREAMS GATEWAY_EXTERNAL_URL GATEWAY_PUBLIC_URL GATEWAY_UI_URL GITHUB_CATALOG_REPO
 GITHUB_GITOPS_REPO GITHUB_ORG GITHUB_TOKEN GITHUB_WEBHOOK_SECRET GITLAB_API_URL GITLAB_PROJECT
-GITLAB_PROJECT_ID GITLAB_TOKEN GITLAB_URL GIT_PROVIDER GRAPHQL_BRIDGE_ENABLED
-GRAPHQL_PROXY_ENABLED GRPC_BRIDGE_ENABLED GRPC_PROXY_ENABLED GUARDRAILS_CONTENT_FILTER_ENABLED
+GITLAB_PROJECT_ID GITLAB_TOKEN GITLAB_URL GIT_PROVIDER GRAPHQL_BRIDGE_ENABLED GRAPHQL_PROXY_ENABLED
+GRPC_BRIDGE_ENABLED GRPC_PROXY_ENABLED GUARDRAILS_CONTENT_FILTER_ENABLED
 GUARDRAILS_INJECTION_ENABLED HEARTBEAT_INTERVAL_SECS HEGEMON_BUDGET_DAILY_USD
 HEGEMON_BUDGET_WARN_PCT HEGEMON_ENABLED IP_BLOCKLIST IP_BLOCKLIST_FILE K8S_ENABLED
 KAFKA_BRIDGE_ENABLED KAFKA_BROKERS KAFKA_CNS_CONSUMER_GROUP KAFKA_CNS_ENABLED KAFKA_CNS_TOPICS
 KAFKA_DEPLOY_PROGRESS_TOPIC KAFKA_ENABLED KAFKA_ERRORS_TOPIC KAFKA_METERING_TOPIC
-KEYCLOAK_ADMIN_PASSWORD KEYCLOAK_CLIENT_SECRET LLM_DEFAULT_TIMEOUT_MS LLM_ENABLED
-LLM_PROXY_API_KEY LLM_PROXY_ENABLED LLM_PROXY_METERING_URL LLM_PROXY_MISTRAL_API_KEY
-LLM_PROXY_MISTRAL_UPSTREAM_URL LLM_PROXY_PROVIDER LLM_PROXY_SKIP_VALIDATION LLM_PROXY_TIMEOUT_SECS
-LLM_PROXY_UPSTREAM_URL LLM_ROUTER__BUDGET_LIMIT_USD LLM_ROUTER__DEFAULT_STRATEGY
-LLM_ROUTER__ENABLED LLM_ROUTER__PROVIDERS LLM_ROUTER__SUBSCRIPTION_MAPPING__MAP MAX_SESSIONS
-MCP_DISCOVERY_CACHE_MAX_ENTRIES MCP_DISCOVERY_CACHE_TTL_SECS MCP_SESSION_TTL_MINUTES
-MEMORY_LIMIT_MB METERING_ENABLED MTLS__HEADER_NOT_AFTER MTLS__HEADER_NOT_BEFORE
-MTLS__REQUIRED_ROUTES MTLS__REQUIRE_BINDING NATIVE_TOOLS_ENABLED OPA_ENABLED OPA_ENDPOINT
-OTEL_ENABLED OTEL_ENDPOINT OTEL_SAMPLE_RATE PLUGIN_SDK_ENABLED POLICY_ENABLED POLICY_PATH
-PROMPT_CACHE_MAX_ENTRIES PROMPT_CACHE_TTL_SECS PROMPT_CACHE_WATCH_DIR PROMPT_GUARD_ACTION
-PROMPT_GUARD_ENABLED PROXY_METRICS_ENABLED PROXY_TRACING_ENABLED QUOTA_DEFAULT_DAILY_LIMIT
-QUOTA_DEFAULT_RATE_PER_MINUTE QUOTA_ENFORCEMENT_ENABLED QUOTA_SYNC_INTERVAL_SECS
-RAG_INJECTOR_ENABLED RAG_MAX_CHUNKS RAG_MAX_CONTEXT_LENGTH RAG_SOURCE_TIMEOUT_MS
-RATE_LIMIT_DEFAULT RATE_LIMIT_WINDOW_SECONDS ROUTE_RELOAD_ENABLED ROUTE_RELOAD_INTERVAL_SECS
-SENDER_CONSTRAINT__DPOP_REQUIRED SENDER_CONSTRAINT__ENABLED SENDER_CONSTRAINT__MTLS_REQUIRED
-SESSION_TIMEOUT SESSION_TIMEOUT_SECS SHADOW_GITLAB_PROJECT SHADOW_MIN_SAMPLES SKILL_CACHE_TTL_SECS
-SKILL_CONTEXT_ENABLED SKILL_CONTEXT_HEADER SKILL_CONTEXT_MAX_BYTES SNAPSHOT_BODY_MAX_BYTES
-SNAPSHOT_ENABLED SNAPSHOT_EXTRA_PII_PATTERNS SNAPSHOT_MAX_AGE_SECS SNAPSHOT_MAX_COUNT
-SOAP_BRIDGE_ENABLED SOAP_PROXY_ENABLED SSE_KEEPALIVE SSE_KEEPALIVE_INTERVAL
-SSE_KEEPALIVE_INTERVAL_SECS SUPERVISION_DEFAULT_TIER SUPERVISION_ENABLED SUPERVISION_WEBHOOK_URL
-TARGET_GATEWAY_TYPE TARGET_GATEWAY_URL TCP_RATE_LIMIT_PER_IP TOKEN_BUDGET_DEFAULT_LIMIT
-TOKEN_BUDGET_ENABLED TOKEN_BUDGET_WINDOW_HOURS TOOL_EXPANSION_MODE TOOL_MAX_STALENESS_SECS
-TOOL_REFRESH_TTL_SECS TOPOLOGY TOPOLOGY_PROOF WEBSOCKET_ENABLED WS_PROXY_ENABLED
-WS_PROXY_RATE_LIMIT_BURST WS_PROXY_RATE_LIMIT_PER_SECOND ZOMBIE_DETECTION_ENABLED
+KEYCLOAK_ADMIN_PASSWORD KEYCLOAK_CLIENT_SECRET LLM_DEFAULT_TIMEOUT_MS LLM_ENABLED LLM_PROXY_API_KEY
+LLM_PROXY_ENABLED LLM_PROXY_METERING_URL LLM_PROXY_MISTRAL_API_KEY LLM_PROXY_MISTRAL_UPSTREAM_URL
+LLM_PROXY_PROVIDER LLM_PROXY_SKIP_VALIDATION LLM_PROXY_TIMEOUT_SECS LLM_PROXY_UPSTREAM_URL
+LLM_ROUTER__BUDGET_LIMIT_USD LLM_ROUTER__DEFAULT_STRATEGY LLM_ROUTER__ENABLED LLM_ROUTER__PROVIDERS
+LLM_ROUTER__SUBSCRIPTION_MAPPING__MAP MAX_SESSIONS MCP_DISCOVERY_CACHE_MAX_ENTRIES
+MCP_DISCOVERY_CACHE_TTL_SECS MCP_SESSION_TTL_MINUTES MEMORY_LIMIT_MB MTLS__HEADER_NOT_AFTER
+MTLS__HEADER_NOT_BEFORE MTLS__REQUIRED_ROUTES MTLS__REQUIRE_BINDING NATIVE_TOOLS_ENABLED
+OTEL_ENABLED OTEL_ENDPOINT OTEL_SAMPLE_RATE PLUGIN_SDK_ENABLED PROMPT_CACHE_MAX_ENTRIES
+PROMPT_CACHE_TTL_SECS PROMPT_CACHE_WATCH_DIR PROMPT_GUARD_ACTION PROMPT_GUARD_ENABLED
+PROXY_METRICS_ENABLED PROXY_TRACING_ENABLED QUOTA_SYNC_INTERVAL_SECS RAG_INJECTOR_ENABLED
+RAG_MAX_CHUNKS RAG_MAX_CONTEXT_LENGTH RAG_SOURCE_TIMEOUT_MS ROUTE_RELOAD_ENABLED
+ROUTE_RELOAD_INTERVAL_SECS SENDER_CONSTRAINT__DPOP_REQUIRED SENDER_CONSTRAINT__ENABLED
+SENDER_CONSTRAINT__MTLS_REQUIRED SESSION_TIMEOUT SESSION_TIMEOUT_SECS SHADOW_GITLAB_PROJECT
+SHADOW_MIN_SAMPLES SKILL_CACHE_TTL_SECS SKILL_CONTEXT_ENABLED SKILL_CONTEXT_HEADER
+SKILL_CONTEXT_MAX_BYTES SNAPSHOT_BODY_MAX_BYTES SNAPSHOT_ENABLED SNAPSHOT_EXTRA_PII_PATTERNS
+SNAPSHOT_MAX_AGE_SECS SNAPSHOT_MAX_COUNT SOAP_BRIDGE_ENABLED SOAP_PROXY_ENABLED SSE_KEEPALIVE
+SSE_KEEPALIVE_INTERVAL SSE_KEEPALIVE_INTERVAL_SECS SUPERVISION_DEFAULT_TIER SUPERVISION_ENABLED
+SUPERVISION_WEBHOOK_URL TARGET_GATEWAY_TYPE TARGET_GATEWAY_URL TCP_RATE_LIMIT_PER_IP
+TOKEN_BUDGET_DEFAULT_LIMIT TOKEN_BUDGET_ENABLED TOKEN_BUDGET_WINDOW_HOURS TOOL_EXPANSION_MODE
+TOOL_MAX_STALENESS_SECS TOOL_REFRESH_TTL_SECS TOPOLOGY TOPOLOGY_PROOF WEBSOCKET_ENABLED
+WS_PROXY_ENABLED WS_PROXY_RATE_LIMIT_BURST WS_PROXY_RATE_LIMIT_PER_SECOND ZOMBIE_DETECTION_ENABLED
 ";
 
 /// The setting that a file key or a variable names.
@@ -559,6 +693,18 @@ pub fn by_key(key: &str) -> Option<&'static Setting> {
         .iter()
         .find(|s| s.key == dashed)
         .or_else(|| by_variable(&format!("STOA_{}", key.to_uppercase())))
+}
+
+/// Other names of flags, and the setting that each is.
+const OTHER_FLAGS: &[(&str, &str)] = &[
+    ("gateway-mode", "mode"),
+    ("primary-gateway", "upstream-type"),
+    ("upstream-url", "upstream"),
+    ("opa-enabled", "policy-enabled"),
+];
+
+pub fn other_flags(key: &str) -> impl Iterator<Item = &'static str> {
+    OTHER_FLAGS.iter().filter(move |(_, setting)| *setting == key).map(|(flag, _)| *flag)
 }
 
 pub fn by_variable(name: &str) -> Option<&'static Setting> {

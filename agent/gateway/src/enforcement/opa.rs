@@ -89,6 +89,11 @@ impl OpaClient {
         self.failures.load(Relaxed)
     }
 
+    /// Since the last question.
+    pub fn is_failing(&self) -> bool {
+        self.is_failing.load(Relaxed)
+    }
+
     async fn ask(&self, path: &str, body: Bytes) -> Result<Option<Value>, CallError> {
         // OPA closes a connection that was idle for long, perhaps just now: then a new one.
         while let Some(mut kept) = self.take_idle() {

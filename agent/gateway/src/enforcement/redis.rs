@@ -32,7 +32,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "STOA_REDIS_URL is no address of a Redis: {0}. Give redis://HOST:PORT or \
+    "--redis-url (STOA_REDIS_URL) is no address of a Redis: {0}. Give redis://HOST:PORT or \
      redis://USER:PASSWORD@HOST:PORT/DB"
 )]
 pub struct RedisUrlError(RedisError);
@@ -114,6 +114,15 @@ impl SharedInRedis {
             quotas: Script::new(include_str!("shared_quotas.lua")),
             health,
         })
+    }
+
+    /// As `/health/ready` shows it.
+    pub fn state(&self) -> &'static str {
+        match (self.health.is_lost.load(Relaxed), self.health.is_connecting.load(Relaxed)) {
+            (true, _) => "lost",
+            (false, true) => "connecting",
+            (false, false) => "answering",
+        }
     }
 
     pub fn is_answering(&self) -> bool {

@@ -11,7 +11,7 @@ use crate::{
     capture::CaptureError,
     catalog::CatalogError,
     config::{Config, Mode},
-    enforcement::http_client::HttpClientError,
+    enforcement::EnforcementError,
     redirect::{Redirect, RedirectError},
     shadow::ShadowError,
     store::StoreError,
@@ -36,7 +36,7 @@ pub enum NodeError {
     #[error("{0}. Nothing was started")]
     Catalog(#[from] CatalogError),
     #[error("{0}")]
-    HttpClient(#[from] HttpClientError),
+    Enforcement(#[from] EnforcementError),
     #[error(
         "cannot write the access log to {destination}: {source}. Name another with --access-log"
     )]
@@ -60,6 +60,12 @@ pub fn run(config: Config) -> Result<(), NodeError> {
         config_file = config.file.as_ref().map(|p| p.display().to_string()),
         "Starting STOA Gateway"
     );
+    if !config.without_effect.is_empty() {
+        tracing::warn!(
+            variables = config.without_effect.join(", "),
+            "these variables are known and have no effect in this build"
+        );
+    }
     let redirect = start_redirect(&config, &runtime)?;
     let result = match config.mode.clone() {
         Mode::Shadow(settings) => runtime.block_on(shadow::run(config, *settings)),

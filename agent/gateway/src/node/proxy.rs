@@ -19,10 +19,10 @@ use crate::{
     catalog::{Defaults, Listener, live::LiveCatalog},
     config::{Config, proxy::ProxySettings},
     drain::{self, Drained},
-    enforcement,
+    enforcement::Enforcement,
     http::{self as api, problem::Problem},
     proxy::{Shared, Worker as ProxyWorker, connection, counters::Registry},
-    telemetry::{access_log::AccessLog, proxy_metrics},
+    telemetry::{access_log::AccessLog, policy_metrics, proxy_metrics},
     worker::{Worker, Workers, accept_until_drained, bind_shared},
 };
 
@@ -35,11 +35,10 @@ pub(super) async fn run(config: Config, settings: ProxySettings) -> Result<(), N
         tenant: config.tenant.clone(),
         upstream: settings.upstream.clone(),
     };
-    let live = LiveCatalog::load(
-        config.file.clone(),
-        defaults,
-        config.policy.engine_builder(enforcement::outside(Handle::current(), None)?),
-    )?;
+    let enforcement =
+        Enforcement::start(&config.policy.enforcement, &config.state_dir, &Handle::current())?;
+    let builder = config.policy.engine_builder(Arc::clone(&enforcement));
+    let live = LiveCatalog::load(config.file.clone(), defaults, builder)?;
     let registry = Arc::new(Registry::default());
     let access_log =
         AccessLog::start(&settings.access_log, settings.access_log_one_in).map_err(|source| {
@@ -48,12 +47,14 @@ pub(super) async fn run(config: Config, settings: ProxySettings) -> Result<(), N
     let (trigger, watcher) = drain::channel();
     let state = Arc::new(State {
         live: Arc::clone(&live),
+        enforcement: Arc::clone(&enforcement),
         registry: Arc::clone(&registry),
         access_log: Arc::new(access_log),
         drain: trigger.observe(),
     });
     let count = settings.workers;
     let mut sockets = Sockets::bind(&live, count)?;
+    live.note_listening();
     let admin = TcpListener::bind(settings.admin)
         .await
         .map_err(|source| NodeError::Listen { address: settings.admin, source })?;
@@ -117,7 +118,11 @@ pub(super) async fn run(config: Config, settings: ProxySettings) -> Result<(), N
     }
     stop.send_replace(true);
     let _ = tokio::time::timeout(Duration::from_secs(3), api).await;
-    let _ = tokio::task::spawn_blocking(move || workers.join()).await;
+    let stop = move || {
+        workers.join();
+        enforcement.quotas.stop();
+    };
+    let _ = tokio::task::spawn_blocking(stop).await;
     ended
 }
 
@@ -134,16 +139,14 @@ async fn serve(
     for (listener, socket) in sockets {
         let (proxy, drain) = (std::rc::Rc::clone(&proxy), drain.clone());
         accepting.push(tokio::task::spawn_local(async move {
-            let index = proxy.view().catalog.listeners.iter().position(|l| l.name == listener.name);
             let served = accept_until_drained(socket, drain, most_connections, |stream, peer| {
                 let proxy = std::rc::Rc::clone(&proxy);
                 proxy.counters.connections.add(1);
                 // The listener of the configuration in force: certificates are reloaded.
                 let view = proxy.view();
-                let current = index
-                    .and_then(|i| view.catalog.listeners.get(i))
-                    .filter(|l| l.name == listener.name && l.address == listener.address)
-                    .unwrap_or(&listener);
+                let mut listeners = view.catalog.listeners.iter();
+                let current = listeners.find(|l| l.address == listener.address);
+                let current = current.unwrap_or(&listener);
                 connection::serve_accepted(proxy, Arc::clone(current), stream, peer)
             })
             .await;
@@ -187,6 +190,7 @@ impl Sockets {
 /// What the agent says of itself.
 struct State {
     live: Arc<LiveCatalog>,
+    enforcement: Arc<Enforcement>,
     registry: Arc<Registry>,
     access_log: Arc<AccessLog>,
     drain: drain::Observer,
@@ -200,8 +204,9 @@ impl State {
             "/health/ready" | "/ready" => Some(self.health()),
             "/metrics" => {
                 let totals = self.registry.totals();
-                let text =
+                let mut text =
                     proxy_metrics::render(&totals, &self.live.status(), self.access_log.dropped());
+                policy_metrics::render(&mut text, &totals.policies, &self.enforcement);
                 let mut response = Response::new(Full::new(Bytes::from(text)));
                 response.headers_mut().insert(
                     header::CONTENT_TYPE,
@@ -228,8 +233,10 @@ impl State {
                 "configuration": {
                     "state": if status.failure.is_some() { "stale" } else { "current" },
                     "reason": status.failure,
+                    "needs_restart": status.needs_restart,
                     "generation": self.live.generation(),
                 },
+                "components": self.enforcement.components(),
             }),
         )
     }

@@ -17,7 +17,7 @@ use crate::{
     },
     config::{Config, sidecar::SidecarSettings},
     drain::{self, Drained},
-    enforcement,
+    enforcement::Enforcement,
     sidecar::{
         counters::Counters,
         decider::Decider,
@@ -37,7 +37,9 @@ const DRAINED_WITHIN: Duration = Duration::from_secs(15);
 pub(super) async fn run(config: Config, settings: SidecarSettings) -> Result<(), NodeError> {
     let mut signals = Signals::catch()?;
 
-    let live = load_catalog(&config)?;
+    let enforcement =
+        Enforcement::start(&config.policy.enforcement, &config.state_dir, &Handle::current())?;
+    let live = load_catalog(&config, &enforcement)?;
     let count = default_count();
     let listeners = bind_shared(config.listen, count)
         .map_err(|source| NodeError::Listen { address: config.listen, source })?;
@@ -46,6 +48,7 @@ pub(super) async fn run(config: Config, settings: SidecarSettings) -> Result<(),
     let counters: Vec<Arc<Counters>> = (0..count.get()).map(|_| Arc::default()).collect();
     let own = Arc::new(OwnRoutes {
         live: Arc::clone(&live),
+        enforcement: Arc::clone(&enforcement),
         counters: counters.clone(),
         drain: watcher.clone(),
     });
@@ -70,14 +73,21 @@ pub(super) async fn run(config: Config, settings: SidecarSettings) -> Result<(),
     if drained == Drained::CutOff {
         tracing::warn!("stopped while questions were under way");
     }
-    let _ = tokio::task::spawn_blocking(move || workers.join()).await;
+    let stop = move || {
+        workers.join();
+        enforcement.quotas.stop();
+    };
+    let _ = tokio::task::spawn_blocking(stop).await;
     ended
 }
 
-fn load_catalog(config: &Config) -> Result<Arc<LiveCatalog>, NodeError> {
+fn load_catalog(
+    config: &Config,
+    enforcement: &Arc<Enforcement>,
+) -> Result<Arc<LiveCatalog>, NodeError> {
     let defaults =
         Defaults { listen: config.listen, tenant: config.tenant.clone(), upstream: None };
-    let build = config.policy.engine_builder(enforcement::outside(Handle::current(), None)?);
+    let build = config.policy.engine_builder(Arc::clone(enforcement));
     Ok(LiveCatalog::load(config.file.clone(), defaults, build)?)
 }
 

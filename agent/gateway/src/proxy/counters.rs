@@ -2,32 +2,16 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use http::StatusCode;
 
-/// Written by one thread, read by others: no read-modify-write is needed.
-#[derive(Debug, Default)]
-pub struct Counter(AtomicU64);
-
-impl Counter {
-    pub fn add(&self, count: u64) {
-        self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(count), Ordering::Relaxed);
-    }
-
-    pub fn set(&self, value: u64) {
-        self.0.store(value, Ordering::Relaxed);
-    }
-
-    pub fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
-}
+use crate::telemetry::{
+    counter::Counter,
+    policy_tally::{PolicyTally, PolicyTotals},
+};
 
 /// Upper bounds of the duration buckets, in microseconds; one more is without bound.
 pub const BUCKETS: [u64; 14] = [
@@ -60,6 +44,7 @@ pub struct Counters {
     routes: Mutex<BTreeMap<Arc<str>, Arc<RouteCounters>>>,
     /// Reasons for which it was not the upstream that answered.
     failures: Mutex<BTreeMap<&'static str, u64>>,
+    pub policies: PolicyTally,
     pub unrouted: RouteCounters,
     pub connections: Counter,
     pub connections_refused: Counter,
@@ -102,6 +87,7 @@ pub struct Totals {
     pub failures: BTreeMap<&'static str, u64>,
     /// By metric name.
     pub counts: BTreeMap<&'static str, u64>,
+    pub policies: PolicyTotals,
 }
 
 #[derive(Debug, Default)]
@@ -138,6 +124,7 @@ impl Registry {
             for (name, counters) in routes.iter() {
                 totals.routes.entry(Arc::clone(name)).or_default().add(counters);
             }
+            totals.policies.add(&worker.policies);
             totals.routes.entry("".into()).or_default().add(&worker.unrouted);
             for (reason, count) in
                 worker.failures.lock().unwrap_or_else(PoisonError::into_inner).iter()

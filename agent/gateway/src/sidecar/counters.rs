@@ -10,6 +10,8 @@ use std::{
 
 use stoa_policy::decision::{Decision, PolicyKind};
 
+use crate::telemetry::policy_tally::{PolicyTally, PolicyTotals};
+
 /// The ways to ask.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
@@ -84,10 +86,12 @@ pub struct Counters {
     /// Decisions up to each bound, not cumulative; the last is for the rest.
     took: [AtomicU64; BUCKETS.len() + 1],
     took_microseconds: AtomicU64,
+    policies: PolicyTally,
 }
 
 impl Counters {
     pub fn decided(&self, format: Format, decision: &Decision) {
+        self.policies.count(decision);
         let counter = match &decision.denial {
             None => self.allowed.get(format as usize),
             Some(denial) => {
@@ -128,6 +132,7 @@ pub struct Totals {
     pub took: Vec<u64>,
     pub decided: u64,
     pub took_microseconds: u64,
+    pub policies: PolicyTotals,
 }
 
 pub fn sum(workers: &[Arc<Counters>]) -> Totals {
@@ -153,6 +158,7 @@ pub fn sum(workers: &[Arc<Counters>]) -> Totals {
     for reason in Refused::ALL {
         totals.refused.push((reason, read_at(&|c| c.refused.get(reason as usize))));
     }
+    workers.iter().for_each(|worker| totals.policies.add(&worker.policies));
     let mut below = 0;
     for bucket in 0..=BUCKETS.len() {
         below += read_at(&|c| c.took.get(bucket));

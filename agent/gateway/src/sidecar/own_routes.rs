@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::{HeaderValue, Method, Response, StatusCode, header};
 use http_body_util::Full;
 use prometheus::{
-    Encoder, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
+    IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
     core::{Collector, Desc},
     proto::{Bucket, Histogram, Metric, MetricFamily, MetricType},
 };
@@ -16,12 +16,15 @@ use super::counters::{self, BUCKETS, Counters, Totals};
 use crate::{
     catalog::live::LiveCatalog,
     drain::Watcher,
+    enforcement::Enforcement,
     http::{Answer, problem::Problem},
+    telemetry::policy_metrics,
 };
 
 /// Shared by the workers: nothing here is on the path of a decision.
 pub struct OwnRoutes {
     pub live: Arc<LiveCatalog>,
+    pub enforcement: Arc<Enforcement>,
     /// One for each worker.
     pub counters: Vec<Arc<Counters>>,
     pub drain: Watcher,
@@ -55,6 +58,8 @@ impl OwnRoutes {
             "configuration": status.failure.is_none(),
             "accepting": !is_draining,
             "configuration_failure": status.failure,
+            "needs_restart": status.needs_restart,
+            "components": self.enforcement.components(),
         });
         match is_draining {
             false => health(StatusCode::OK, "ready", checks),
@@ -73,7 +78,7 @@ impl OwnRoutes {
         }
     }
 
-    fn render(&self) -> Result<Vec<u8>, prometheus::Error> {
+    fn render(&self) -> Result<String, prometheus::Error> {
         let registry = Registry::new();
         let totals = counters::sum(&self.counters);
         let decisions = IntCounterVec::new(
@@ -114,8 +119,14 @@ impl OwnRoutes {
         )?;
         is_current.set(i64::from(status.failure.is_none()));
         registry.register(Box::new(is_current))?;
-        let mut text = Vec::new();
-        TextEncoder::new().encode(&registry.gather(), &mut text)?;
+        let needs_restart = IntGauge::new(
+            "stoa_config_restart_needed",
+            "1 while the files say something that only a restart brings into force",
+        )?;
+        needs_restart.set(i64::from(!status.needs_restart.is_empty()));
+        registry.register(Box::new(needs_restart))?;
+        let mut text = TextEncoder::new().encode_to_string(&registry.gather())?;
+        policy_metrics::render(&mut text, &totals.policies, &self.enforcement);
         Ok(text)
     }
 }

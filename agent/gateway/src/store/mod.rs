@@ -300,7 +300,8 @@ fn split_entry(bytes: &[u8]) -> Option<(u64, &[u8])> {
 }
 
 /// Makes the directory with mode 0700, or takes an existing one if nobody else may read it.
-fn make_private_directory(path: &Path) -> Result<(), StoreError> {
+/// Makes it if it is not there, for this user alone.
+pub fn make_private_directory(path: &Path) -> Result<(), StoreError> {
     let refused = |reason: String| StoreError::Directory { path: path.to_owned(), reason };
     fs::DirBuilder::new()
         .recursive(true)

@@ -2,7 +2,10 @@
 //! that the operator chose.
 
 pub mod access_log;
+pub mod counter;
 pub mod metrics;
+pub mod policy_metrics;
+pub mod policy_tally;
 pub mod proxy_metrics;
 
 use std::io::{self, IsTerminal};

@@ -66,6 +66,12 @@ pub fn render(totals: &Totals, status: &Status, log_dropped: u64) -> String {
             u64::from(status.failure.is_some()),
         ),
         (
+            "stoa_config_restart_needed",
+            "gauge",
+            "1 while the files say something that only a restart brings into force",
+            u64::from(!status.needs_restart.is_empty()),
+        ),
+        (
             "stoa_access_log_dropped_total",
             "counter",
             "Lines of the access log that could not be written in time",
@@ -84,10 +90,10 @@ pub fn render(totals: &Totals, status: &Status, log_dropped: u64) -> String {
     text
 }
 
-fn header(text: &mut String, name: &str, kind: &str, help: &str) {
+pub(super) fn header(text: &mut String, name: &str, kind: &str, help: &str) {
     let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}");
 }
 
-fn escape(label: &str) -> String {
+pub(super) fn escape(label: &str) -> String {
     label.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
 }
