@@ -3,6 +3,7 @@
 use std::io;
 
 use http::StatusCode;
+use stoa_policy::circuit_breaker::Rejected;
 
 use super::{
     body::BodyError,
@@ -37,13 +38,15 @@ pub enum UpstreamError {
     NoBackend,
     #[error("the request's body failed: {0}")]
     RequestBody(BodyError),
+    #[error("{0}")]
+    CircuitOpen(Rejected),
 }
 
 impl UpstreamError {
     pub fn status(&self) -> StatusCode {
         match self {
             Self::ConnectTimeout | Self::Timeout => StatusCode::GATEWAY_TIMEOUT,
-            Self::Connect(_) | Self::Resolve(_) | Self::NoBackend => {
+            Self::Connect(_) | Self::Resolve(_) | Self::NoBackend | Self::CircuitOpen(_) => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
             Self::RequestBody(BodyError::TooLong) => StatusCode::PAYLOAD_TOO_LARGE,
@@ -68,6 +71,7 @@ impl UpstreamError {
             Self::Http2(_) => "upstream_http2",
             Self::NoBackend => "no_backend",
             Self::RequestBody(_) => "request_body",
+            Self::CircuitOpen(_) => "circuit_open",
         }
     }
 

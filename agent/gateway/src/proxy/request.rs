@@ -1,16 +1,18 @@
 //! A request on its way, and the answer to it, in whichever version of HTTP.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Version, header};
 use http_body_util::BodyExt;
 use tokio::time::Instant;
 
 use super::{
-    body::Body,
+    body::{Body, BodyError},
     forwarding,
     http1::head::RequestHead,
     target::{self, Form, Target, TargetError},
+    timer::{Elapsed, Timer},
     tunnel::Tunnel,
 };
 use crate::{catalog::Paths, http::problem::Problem};
@@ -73,6 +75,69 @@ impl Record {
             code: None,
             policy: None,
             retries: 0,
+        }
+    }
+}
+
+/// A body that was to be looked at before the request goes on.
+#[derive(Debug, thiserror::Error)]
+pub enum Unreadable {
+    #[error("the body did not arrive within {} s", .0.as_secs())]
+    Late(Duration),
+    #[error("{0}")]
+    Broken(BodyError),
+}
+
+impl Unreadable {
+    /// For metrics and for programs.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Late(_) => "request_body_late",
+            Self::Broken(_) => "request_body",
+        }
+    }
+
+    pub fn problem(&self) -> Problem {
+        let status = match self {
+            Self::Late(_) => StatusCode::REQUEST_TIMEOUT,
+            Self::Broken(BodyError::TooLong) => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::Broken(_) => StatusCode::BAD_REQUEST,
+        };
+        Problem::new(status, self.to_string()).with("code", self.code())
+    }
+}
+
+impl Request {
+    /// Reads the whole body and leaves it in place. `None`: it has more than `most` bytes.
+    ///
+    /// A client that sends slowly holds what was read of it in memory all the while, so it has
+    /// `within` altogether, and not for each piece.
+    pub async fn read_body(
+        &mut self,
+        most: usize,
+        within: Duration,
+        timer: &mut Timer,
+    ) -> Result<Option<Bytes>, Unreadable> {
+        if let Body::Full(bytes) = &self.body
+            && bytes.len() <= most
+        {
+            return Ok(Some(bytes.clone()));
+        }
+        let body = std::mem::replace(&mut self.body, Body::Failed);
+        timer.set_after(Some(within));
+        let read = timer.bound(body.collect_up_to(most)).await;
+        timer.set(None);
+        match read {
+            Ok(Ok(Ok(bytes))) => {
+                self.body = Body::full(bytes.clone());
+                Ok(Some(bytes))
+            }
+            Ok(Ok(Err(longer))) => {
+                self.body = longer;
+                Ok(None)
+            }
+            Ok(Err(error)) => Err(Unreadable::Broken(error)),
+            Err(Elapsed) => Err(Unreadable::Late(within)),
         }
     }
 }

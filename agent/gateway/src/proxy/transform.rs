@@ -1,40 +1,72 @@
 //! Changes of JSON bodies: fields renamed, removed and set, or a whole body made from a template.
 //! Only what says it is JSON and is not compressed is changed; anything else passes as it is.
 
+use std::time::Duration;
+
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde_json::{Map, Value};
 
 use super::{
     body::Body,
-    request::{Answer, Request},
+    request::{Answer, Request, Unreadable},
     timer::Timer,
 };
 use crate::{catalog::document::BodyDocument, http::problem::Problem};
 
 const MOST_BYTES: usize = 1 << 20;
 /// For an upstream to send a body that is to be changed.
-const WITHIN: std::time::Duration = std::time::Duration::from_secs(30);
+const WITHIN: Duration = Duration::from_secs(30);
 
-/// The request with its body changed; `Err` where it is too long or not what it says it is.
-pub async fn request(mut request: Request, change: &BodyDocument) -> Result<Request, Problem> {
+/// Why a request's body cannot be changed.
+#[derive(Debug, thiserror::Error)]
+pub enum Unchangeable {
+    #[error("{0}")]
+    Unreadable(#[from] Unreadable),
+    #[error("a body that is to be transformed has at most {0} bytes")]
+    TooLong(usize),
+    #[error("the body is not JSON")]
+    NotJson,
+}
+
+impl Unchangeable {
+    /// For metrics and for programs.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Unreadable(unreadable) => unreadable.code(),
+            Self::TooLong(_) | Self::NotJson => "request_untransformable",
+        }
+    }
+
+    pub fn problem(&self) -> Problem {
+        let status = match self {
+            Self::Unreadable(unreadable) => return unreadable.problem(),
+            Self::TooLong(_) => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::NotJson => StatusCode::BAD_REQUEST,
+        };
+        Problem::new(status, self.to_string()).with("code", self.code())
+    }
+}
+
+/// Changes the request's body; `Err` where it is too long, late or not what it says it is.
+pub async fn request(
+    request: &mut Request,
+    change: &BodyDocument,
+    within: Duration,
+    timer: &mut Timer,
+) -> Result<(), Unchangeable> {
     if !is_plain_json(&request.headers) || request.body.is_empty() {
-        return Ok(request);
+        return Ok(());
     }
     let most = change.max_bytes.unwrap_or(MOST_BYTES);
-    let bytes = match std::mem::take(&mut request.body).collect_up_to(most).await {
-        Ok(Ok(bytes)) => bytes,
-        Ok(Err(_)) => {
-            let detail = format!("a body that is to be transformed has at most {most} bytes");
-            return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, detail));
-        }
-        Err(error) => return Err(Problem::new(StatusCode::BAD_REQUEST, error.to_string())),
+    let Some(bytes) = request.read_body(most, within, timer).await? else {
+        return Err(Unchangeable::TooLong(most));
     };
     let Ok(value) = serde_json::from_slice::<Value>(&bytes) else {
-        return Err(Problem::new(StatusCode::BAD_REQUEST, "the body is not JSON"));
+        return Err(Unchangeable::NotJson);
     };
     request.body = Body::full(apply(value, change));
     set_content_type(&mut request.headers, change);
-    Ok(request)
+    Ok(())
 }
 
 /// The answer with its body changed. One that cannot be is an error of the upstream: passing it

@@ -1,10 +1,14 @@
 //! Sends one request to one upstream, again where that is allowed.
 
-use std::rc::Rc;
+use std::{rc::Rc, sync::Arc};
 
 use http::{
     HeaderMap, HeaderValue, Method, StatusCode, Uri, Version, header,
     uri::{Authority, PathAndQuery, Scheme},
+};
+use stoa_policy::{
+    circuit_breaker::{Breaker, Permit},
+    moment::Moment,
 };
 use tokio::time::Instant;
 
@@ -27,6 +31,7 @@ use crate::{
 /// One request to one upstream, with what it takes to get an answer.
 pub struct Attempts<'a> {
     pub pool: &'a Rc<Pool>,
+    pub breaker: Option<&'a Arc<Breaker>>,
     pub origin: &'a Origin,
     pub timeouts: Timeouts,
     pub retries: Option<&'a Retries>,
@@ -41,6 +46,18 @@ pub struct Answered {
     pub declared_length: Option<HeaderValue>,
     pub upgrade: Option<HeaderValue>,
     pub tunnel: Option<Box<Tunnel>>,
+}
+
+/// Says how an attempt went. What the client did, or an idle connection that had died, says
+/// nothing of the upstream.
+fn report(permit: Permit, tried: &Result<Answered, Failed>) {
+    match tried {
+        Ok(answered) if answered.status.is_server_error() => permit.failed(Moment::read()),
+        Ok(_) => permit.succeeded(Moment::read()),
+        Err(Failed { is_stale: true, .. }) => drop(permit),
+        Err(Failed { error: UpstreamError::RequestBody(_), .. }) => drop(permit),
+        Err(_) => permit.failed(Moment::read()),
+    }
 }
 
 impl Attempts<'_> {
@@ -58,9 +75,17 @@ impl Attempts<'_> {
         let mut must_be_new = false;
         let mut stale_retries = 0_u8;
         loop {
+            let permit = match self.breaker.map(|breaker| breaker.admit(Moment::read())) {
+                None => None,
+                Some(Ok(permit)) => Some(permit),
+                Some(Err(rejected)) => return Err(UpstreamError::CircuitOpen(rejected)),
+            };
             let endpoint = self.pool.pick(&worker.random, avoid.as_ref());
             let tried =
                 self.try_once(&endpoint, &mut request, must_be_new, deadline, timer, interim).await;
+            if let Some(permit) = permit {
+                report(permit, &tried);
+            }
             let failed = match tried {
                 Ok(answered) => {
                     let is_worth_it = self.retries.is_some_and(|retries| {
@@ -106,7 +131,11 @@ impl Attempts<'_> {
 
     fn is_in_budget(&self, deadline: Option<Instant>) -> bool {
         let has_time = deadline.is_none_or(|deadline| Instant::now() < deadline);
-        has_time && self.retries.is_some_and(|r| self.pool.may_retry(r.budget_percent))
+        // What the first attempt met says more than that there may be no second one.
+        let is_closed = || self.breaker.is_none_or(|breaker| breaker.peek(Moment::read()).is_ok());
+        has_time
+            && is_closed()
+            && self.retries.is_some_and(|r| self.pool.may_retry(r.budget_percent))
     }
 
     async fn try_once(

@@ -1,7 +1,6 @@
 //! Asks the policies.
 
 use bytes::Bytes;
-use http::StatusCode;
 use stoa_policy::{
     context::{Body as Read, RequestContext},
     decision::{Decision, Denial},
@@ -11,7 +10,12 @@ use stoa_policy::{
 use super::Plan;
 use crate::{
     http::problem::Problem,
-    proxy::{View, Worker, body::Body, connection::Origin, request::Request},
+    proxy::{
+        View, Worker,
+        connection::Origin,
+        request::{Request, Unreadable},
+        timer::Timer,
+    },
 };
 
 impl Worker {
@@ -22,40 +26,26 @@ impl Worker {
         set: SetId,
         plan: &Plan,
         origin: &Origin,
-        mut request: Request,
-    ) -> Result<(Decision, Request), Problem> {
+        request: &mut Request,
+        timer: &mut Timer,
+    ) -> Result<Decision, Unreadable> {
         let engine = &view.catalog.engine;
-        let mut body = std::mem::take(&mut request.body);
-        let need = engine.body_need(set, &context(plan, origin, &request, Read::Unread));
-        let mut whole = None;
-        let mut is_longer = false;
-        if let BodyNeed::UpTo(most) = need
-            && !body.is_empty()
-        {
-            match body.collect_up_to(most).await {
-                Ok(Ok(bytes)) => {
-                    body = Body::full(bytes.clone());
-                    whole = Some(bytes);
-                }
-                Ok(Err(longer)) => {
-                    body = longer;
-                    is_longer = true;
-                }
-                Err(error) => {
-                    return Err(Problem::new(StatusCode::BAD_REQUEST, error.to_string()));
-                }
+        let need = engine.body_need(set, &context(plan, origin, request, Read::Unread));
+        let whole = match need {
+            BodyNeed::None => None,
+            BodyNeed::UpTo(_) if request.body.is_empty() => Some(Some(Bytes::new())),
+            BodyNeed::UpTo(most) => {
+                Some(request.read_body(most, self.shared.settings.request_body, timer).await?)
             }
-        } else if matches!(need, BodyNeed::UpTo(_)) {
-            whole = Some(Bytes::new());
-        }
-        let read = match &whole {
-            Some(bytes) => Read::Whole(bytes),
-            None if is_longer => Read::Longer,
-            None => Read::Unread,
         };
-        let decision = engine.decide(set, &context(plan, origin, &request, read)).await;
-        request.body = body;
-        Ok((decision, request))
+        let read = match &whole {
+            None => Read::Unread,
+            Some(None) => Read::Longer,
+            Some(Some(bytes)) => Read::Whole(bytes),
+        };
+        let decision = engine.decide(set, &context(plan, origin, request, read)).await;
+        self.counters.policies.count(&decision);
+        Ok(decision)
     }
 }
 

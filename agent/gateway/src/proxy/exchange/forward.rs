@@ -85,17 +85,22 @@ impl Worker {
             if settings.transform_request
                 && let Some(change) = &route.request.body
             {
-                request = match transform::request(request, change).await {
-                    Ok(request) => request,
-                    Err(problem) => return self.deny(problem, record),
-                };
+                let within = settings.request_body;
+                if let Err(error) = transform::request(&mut request, change, within, timer).await {
+                    record.code = Some(error.code());
+                    return self.deny(error.problem(), record);
+                }
             }
             if settings.transform_response && route.response.body.is_some() {
                 // What is to be changed must be readable.
                 request.headers.remove(header::ACCEPT_ENCODING);
             }
             if !route.mirrors.is_empty() {
-                request = self.mirror(view, route, origin, request).await;
+                if let Err(unreadable) = self.mirror(view, route, origin, &mut request, timer).await
+                {
+                    record.code = Some(unreadable.code());
+                    return self.deny(unreadable.problem(), record);
+                }
             }
         }
         let Some(pool) = plan.pool.clone() else {
@@ -105,7 +110,8 @@ impl Worker {
         record.upstream = Some(Arc::clone(&pool.upstream.name));
         let timeouts = route.map_or_else(Timeouts::default, |route| route.timeouts);
         let retries = route.and_then(|route| route.retries.as_ref());
-        let attempt = Attempts { pool: &pool, origin, timeouts, retries };
+        let attempt =
+            Attempts { pool: &pool, breaker: plan.breaker.as_ref(), origin, timeouts, retries };
         match attempt.send(self, request, &mut record, timer, interim).await {
             Ok(mut answered) => {
                 forwarding::strip_connection_fields(&mut answered.headers);
@@ -146,7 +152,11 @@ impl Worker {
         tracing::debug!(%error, upstream = record.upstream.as_deref(), "no answer of an upstream");
         record.code = Some(error.code());
         let problem = Problem::new(error.status(), error.detail()).with("code", error.code());
-        self.deny(problem, record)
+        let mut answer = self.deny(problem, record);
+        if let UpstreamError::CircuitOpen(rejected) = error {
+            answer.headers.insert(header::RETRY_AFTER, HeaderValue::from(rejected.seconds()));
+        }
+        answer
     }
 
     pub(super) fn choose_backend(&self, backends: &[Backend]) -> Option<usize> {

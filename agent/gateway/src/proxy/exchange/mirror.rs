@@ -2,6 +2,7 @@
 
 use std::{cell::Cell, rc::Rc, task::Context, time::Duration};
 
+use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 use tokio::time::Instant;
 
@@ -13,7 +14,7 @@ use crate::{
         body::Body,
         connection::Origin,
         pool::Pool,
-        request::{Record, Request},
+        request::{Record, Request, Unreadable},
         timer::Timer,
     },
 };
@@ -30,8 +31,9 @@ impl Worker {
         view: &Rc<View>,
         route: &Route,
         origin: &Origin,
-        mut request: Request,
-    ) -> Request {
+        request: &mut Request,
+        timer: &mut Timer,
+    ) -> Result<(), Unreadable> {
         let wanted: Vec<usize> = route
             .mirrors
             .iter()
@@ -39,22 +41,21 @@ impl Worker {
             .map(|mirror| mirror.upstream)
             .collect();
         if wanted.is_empty() || request.upgrade.is_some() || request.expects_continue {
-            return request;
+            return Ok(());
         }
-        let bytes = match std::mem::take(&mut request.body).collect_up_to(MOST_MIRRORED).await {
-            Ok(Ok(bytes)) => bytes,
-            Ok(Err(longer)) => {
-                self.counters.mirrors_dropped.add(wanted.len() as u64);
-                request.body = longer;
-                return request;
-            }
-            // The request itself will fail the same way.
-            Err(_) => {
-                request.body = Body::Failed;
-                return request;
+        let bytes = match request.body.is_empty() {
+            true => Bytes::new(),
+            false => {
+                let within = self.shared.settings.request_body;
+                match request.read_body(MOST_MIRRORED, within, timer).await? {
+                    Some(bytes) => bytes,
+                    None => {
+                        self.counters.mirrors_dropped.add(wanted.len() as u64);
+                        return Ok(());
+                    }
+                }
             }
         };
-        request.body = Body::full(bytes.clone());
         for upstream in wanted {
             let Some(pool) = view.pools.get(upstream).cloned() else { continue };
             let under_way = self.mirrors_under_way.get();
@@ -86,7 +87,7 @@ impl Worker {
                 drop(counted);
             });
         }
-        request
+        Ok(())
     }
 }
 
@@ -101,7 +102,7 @@ impl Drop for Counted<'_> {
 async fn send_copy(worker: &Rc<Worker>, pool: &Rc<Pool>, origin: &Origin, request: Request) {
     let mut record = Record::new(Instant::now(), &request.method);
     let timeouts = Timeouts::default();
-    let attempts = Attempts { pool, origin, timeouts, retries: None };
+    let attempts = Attempts { pool, breaker: None, origin, timeouts, retries: None };
     let mut interim = |_: &mut Context<'_>, _: StatusCode, _: &HeaderMap| {};
     let sent =
         attempts.send(worker, request, &mut record, &mut Timer::default(), &mut interim).await;

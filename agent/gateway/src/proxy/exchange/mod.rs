@@ -9,7 +9,7 @@ mod obligations;
 use std::{rc::Rc, sync::Arc};
 
 use http::{HeaderMap, Method, StatusCode};
-use stoa_policy::engine::SetId;
+use stoa_policy::{circuit_breaker::Breaker, engine::SetId};
 use tokio::time::Instant;
 
 use super::{
@@ -35,6 +35,8 @@ struct Plan {
     policies: Policies,
     /// `None` for a redirect, or where no backend has a weight.
     pool: Option<Rc<Pool>>,
+    /// Of the pool's upstream, where the policies have one.
+    breaker: Option<Arc<Breaker>>,
 }
 
 #[derive(Clone, Copy)]
@@ -43,6 +45,13 @@ enum Policies {
     Set(SetId),
     /// Configured, but not in the configuration in force.
     Missing,
+}
+
+impl Policies {
+    fn breaker(self, view: &View, pool: Option<&Rc<Pool>>) -> Option<Arc<Breaker>> {
+        let (Self::Set(set), Some(pool)) = (self, pool) else { return None };
+        view.catalog.engine.breaker(set, &pool.upstream.name)
+    }
 }
 
 impl Worker {
@@ -86,12 +95,14 @@ impl Worker {
                 return self.deny(Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail), record);
             }
             Policies::Set(set) => {
-                let (mut made, given_back) =
-                    match self.decide(&view, set, &plan, origin, request).await {
-                        Ok(decided) => decided,
-                        Err(problem) => return self.deny(problem, record),
-                    };
-                request = given_back;
+                let decided = self.decide(&view, set, &plan, origin, &mut request, timer).await;
+                let mut made = match decided {
+                    Ok(made) => made,
+                    Err(unreadable) => {
+                        record.code = Some(unreadable.code());
+                        return self.deny(unreadable.problem(), record);
+                    }
+                };
                 record.identity = made.identity.as_ref().map(|i| Arc::clone(&i.subject));
                 if let Some(tenant) = &made.tenant {
                     record.tenant = Some(Arc::clone(tenant));
@@ -151,6 +162,7 @@ impl Worker {
                 route: None,
                 prefix: 0,
                 tenant: Arc::clone(&fixed.tenant),
+                breaker: policies.breaker(view, Some(&fixed.pool)),
                 policies,
                 pool: Some(Rc::clone(&fixed.pool)),
             });
@@ -184,10 +196,12 @@ impl Worker {
             }
             Action::Redirect(_) => None,
         };
+        let policies = route.policies.map_or(Policies::None, Policies::Set);
         Ok(Plan {
+            breaker: policies.breaker(view, pool.as_ref()),
             pool,
             tenant: Arc::clone(&route.tenant),
-            policies: route.policies.map_or(Policies::None, Policies::Set),
+            policies,
             route: Some(Arc::clone(route)),
             prefix,
         })

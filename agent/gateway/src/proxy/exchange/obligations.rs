@@ -112,6 +112,7 @@ impl Worker {
         let response =
             ResponseContext { method, status: answer.status, headers: &answer.headers, body };
         let checked = engine.check_response(set, operation, &response);
+        self.counters.policies.count_response(&checked);
         if let Some(denial) = checked.denial {
             answer.record.code = Some(denial.code);
             answer.record.policy = Some(denial.policy.name());
