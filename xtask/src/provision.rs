@@ -136,7 +136,7 @@ pub const OPA: GoTool = GoTool {
     name: "opa",
     package: "github.com/open-policy-agent/opa",
     version: "v1.22.0",
-    why: "what our Rego is compared with",
+    why: "what our Rego is compared with, and what modes ask in tests",
 };
 
 /// Builds it once, outside the tree, where every worktree of this user finds it.

@@ -107,6 +107,7 @@ fn system(options: &Options) -> Result<Totals> {
     command.args(["test", "--profile", PROFILE, "-p", "system-tests", "--test", "*"]);
     command.arg("--no-fail-fast");
     command.env("TEST_BINARIES", place).env("TEST_PYTHON", python);
+    command.env("TEST_OPA", provision::go_tool(&provision::OPA)?);
     interrupt::check()?;
     // One at a time: they measure, and share two cores with what they measure.
     let totals = counted("system tests", filtered(command, options, &["--test-threads=1"]));

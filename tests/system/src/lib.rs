@@ -6,6 +6,7 @@ pub mod decisions;
 pub mod markers;
 pub mod observed;
 pub mod planted;
+pub mod proxy;
 pub mod rate;
 pub mod servers;
 pub mod stage;

@@ -1,5 +1,7 @@
 //! An upstream has one circuit breaker, whichever routes lead to it.
 
+use std::sync::Arc;
+
 use stoa_policy::engine::Engine;
 
 use super::{
@@ -12,7 +14,7 @@ use super::{
 /// every request of the other.
 pub(super) fn refuse_contradictions(
     routes: &RouteTable,
-    upstreams: &[std::sync::Arc<Upstream>],
+    upstreams: &[Arc<Upstream>],
     engine: &Engine,
 ) -> Result<(), Fault> {
     let mut known = vec![None; upstreams.len()];

@@ -115,6 +115,12 @@ fn errors_name_file_key_reason_and_remedy() {
             "listeners: [{address: '1', tls: {certificates: [{certificate: /nowhere, key: /k}]}}]",
             &["listeners[0].tls", "/nowhere", "PEM"],
         ),
+        (
+            "upstreams: {u: {url: 'http://x:1'}}\n\
+             routes: [{name: a, upstream: u, policies: p}, {name: b, upstream: u, policies: q}]\n\
+             policies: {p: {circuit_breaker: {}}, q: {circuit_breaker: {failures: 9}}}",
+            &["`routes`", "`b` leads to upstream `u`", "route `a`", "the same one"],
+        ),
     ] {
         let error = catalog(text).map(|_| ()).unwrap_err();
         for part in parts {

@@ -20,7 +20,7 @@ use std::{
 use clap::{Arg, ArgAction, Command};
 
 use layers::{Given, Layer};
-use parse::{parse_log_level, parse_number, parse_path, parse_sources, parse_tenant};
+use parse::{parse_bool, parse_log_level, parse_number, parse_path, parse_sources, parse_tenant};
 use policy::PolicySettings;
 use proxy::ProxySettings;
 use settings::{Kind, SETTINGS};
@@ -104,7 +104,7 @@ pub struct Config {
     pub state_dir: PathBuf,
     /// The policy set that variables and flags make.
     pub policy: PolicySettings,
-    /// Variables that are known and do nothing in this build.
+    /// Variables, and what else was asked for, that are known and do nothing in this build.
     pub without_effect: Vec<String>,
     /// `None`: nothing is steered.
     pub redirect: Option<RedirectConfig>,
@@ -136,7 +136,7 @@ pub fn load(
     };
     let mut config = Values { layers: [flags, variables, file] }.into_config()?;
     config.file = path;
-    config.without_effect.extend(without_effect);
+    config.without_effect.splice(0..0, without_effect);
     Ok(config)
 }
 
@@ -297,7 +297,11 @@ impl Values {
             tenant: self.read("tenant", parse_tenant)?.unwrap_or_else(|| "default".to_owned()),
             state_dir,
             policy: PolicySettings::read(&self, mode)?,
-            without_effect: Vec::new(),
+            // Its documented default is true, so only who says so expects it.
+            without_effect: match self.read("metering-enabled", parse_bool)? {
+                Some(true) => vec!["metering".to_owned()],
+                _ => Vec::new(),
+            },
             redirect: match self.read("redirect-socket", parse_path)? {
                 Some(socket) => Some(RedirectConfig {
                     socket,

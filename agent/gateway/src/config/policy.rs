@@ -89,6 +89,11 @@ impl PolicySettings {
         })
     }
 
+    #[cfg(test)]
+    pub(super) fn default_set(&self) -> Option<&PolicySetConfig> {
+        self.default_set.as_ref()
+    }
+
     /// The sets of the file, and the default one where the file has none.
     fn complete(&self, policies: &Policies) -> Policies {
         let mut policies = policies.clone();
@@ -104,7 +109,7 @@ impl PolicySettings {
     }
 
     /// The plans of the file, and of the settings, which win.
-    fn plans(&self, configured: &BTreeMap<String, Plan>) -> Plans {
+    pub(super) fn plans(&self, configured: &BTreeMap<String, Plan>) -> Plans {
         let plans = Plans::with(configured);
         let (_, standard) = plans.of(None);
         let changed = Plan {

@@ -159,3 +159,83 @@ fn proxy_mode_has_the_documented_defaults() {
     ];
     assert_eq!(switches, [false, false, true, false]);
 }
+
+/// What variables make of the set `default`, as the engine's configuration.
+fn default_set(mode: &str, variables: &[(&str, &str)]) -> stoa_policy::config::PolicySetConfig {
+    let config = load_with(&["--mode", mode], variables).unwrap();
+    config.policy.default_set().cloned().unwrap_or_default()
+}
+
+#[test]
+fn nothing_is_enforced_that_nobody_asked_for() {
+    assert_eq!(default_set("proxy", &[]), stoa_policy::config::PolicySetConfig::default());
+    let sidecar = default_set("sidecar", &[]);
+    assert!(sidecar.identity.is_some() && sidecar.tenant.is_some());
+    assert!(sidecar.rate_limit.is_none() && sidecar.quota.is_none() && sidecar.rego.is_none());
+}
+
+#[test]
+fn policies_have_the_documented_defaults() {
+    let limit = |variables: &[(&str, &str)]| {
+        let tenant = default_set("proxy", variables).rate_limit.unwrap().tenant.unwrap();
+        (tenant.requests, tenant.window_seconds)
+    };
+    assert_eq!(limit(&[("STOA_RATE_LIMIT_WINDOW_SECONDS", "60")]), (1000, 60));
+    assert_eq!(limit(&[("STOA_RATE_LIMIT_DEFAULT", "5")]), (5, 60));
+
+    let enforced = [("STOA_QUOTA_ENFORCEMENT_ENABLED", "true")];
+    for mode in ["proxy", "sidecar"] {
+        let set = default_set(mode, &enforced);
+        assert_eq!(set.quota.unwrap().plan.as_deref(), Some("standard"));
+        assert_eq!(set.rate_limit.unwrap().plan.as_deref(), Some("standard"));
+    }
+    let standard = |variables: &[(&str, &str)], configured: &str| {
+        let policy = load_with(&["--mode=proxy"], variables).unwrap().policy;
+        let plans = policy.plans(&serde_json::from_str(configured).unwrap());
+        let (_, plan) = plans.of(None);
+        (plan.requests_per_minute, plan.requests_per_day)
+    };
+    assert_eq!(standard(&[], "{}"), (60, 10_000));
+    assert_eq!(standard(&[], r#"{"Standard": {"requests_per_day": 7}}"#), (0, 7));
+    let changed =
+        [("STOA_QUOTA_DEFAULT_RATE_PER_MINUTE", "3"), ("STOA_QUOTA_DEFAULT_DAILY_LIMIT", "4")];
+    assert_eq!(standard(&changed, r#"{"Standard": {"requests_per_day": 7}}"#), (3, 4));
+
+    let breaker = default_set("proxy", &[("STOA_CB_FAILURE_THRESHOLD", "5")]).circuit_breaker;
+    assert_eq!(breaker, Some(stoa_policy::circuit_breaker::CircuitBreakerConfig::default()));
+    assert_eq!(default_set("sidecar", &[("STOA_CB_FAILURE_THRESHOLD", "5")]).circuit_breaker, None);
+}
+
+#[test]
+fn rego_runs_where_there_is_a_policy_or_somebody_says_so() {
+    use stoa_policy::rego::RegoEngine;
+    let engine = |variables: &[(&str, &str)]| {
+        default_set("proxy", variables).rego.map(|rego| (rego.engine.unwrap(), rego.files.len()))
+    };
+    let (path, opa) = (("STOA_POLICY_PATH", "a.rego,b.rego"), ("OPA_ENDPOINT", "http://opa:8181"));
+    assert_eq!(engine(&[path]), Some((RegoEngine::Embedded, 2)));
+    assert_eq!(engine(&[opa]), Some((RegoEngine::Opa, 0)));
+    assert_eq!(engine(&[("OPA_ENABLED", "true")]), Some((RegoEngine::Embedded, 0)));
+    assert_eq!(engine(&[opa, ("OPA_ENABLED", "false")]), None);
+    assert_eq!(engine(&[path, ("STOA_POLICY_ENABLED", "false")]), None);
+}
+
+#[test]
+fn the_command_lines_of_the_documents_are_read() {
+    let proxy =
+        ["--mode=proxy", "--upstream=http://backend:8080", "--opa-endpoint=http://opa:8181"];
+    let opa = load_with(&proxy, &[]).unwrap().policy.enforcement.opa.unwrap();
+    assert_eq!(opa.endpoint, "http://opa:8181");
+    let sidecar = ["--mode=sidecar", "--primary-gateway=kong", "--metering-enabled=true"];
+    let config = load_with(&sidecar, &[("STOA_KAFKA_ENABLED", "true")]).unwrap();
+    let Mode::Sidecar(settings) = &config.mode else { panic!("{:?}", config.mode) };
+    assert_eq!(settings.upstream_type, sidecar::UpstreamType::Kong);
+    assert_eq!(config.without_effect, ["STOA_KAFKA_ENABLED", "metering"]);
+}
+
+#[test]
+fn a_password_is_not_shown() {
+    let variables = [("STOA_REDIS_URL", "redis://:hunter2@redis:6379")];
+    let config = load_with(&["--mode=proxy"], &variables).unwrap();
+    assert!(!format!("{config:?}").contains("hunter2"));
+}

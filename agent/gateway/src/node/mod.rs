@@ -62,8 +62,8 @@ pub fn run(config: Config) -> Result<(), NodeError> {
     );
     if !config.without_effect.is_empty() {
         tracing::warn!(
-            variables = config.without_effect.join(", "),
-            "these variables are known and have no effect in this build"
+            settings = config.without_effect.join(", "),
+            "asked for, and not in this build: these have no effect"
         );
     }
     let redirect = start_redirect(&config, &runtime)?;

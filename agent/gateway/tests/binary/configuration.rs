@@ -42,6 +42,50 @@ fn wrong_configuration_is_answered_with_what_is_right() {
     }
 }
 
+/// Each by the name that it was given under, with what would be right.
+#[test]
+fn wrong_settings_of_policies_are_answered_with_what_is_right() {
+    let dir = tempfile::tempdir().unwrap();
+    let in_use = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = in_use.local_addr().unwrap().port().to_string();
+    for (variable, value, parts) in [
+        ("STOA_RATE_LIMIT_DEFAULT", "many", vec!["not a number"]),
+        ("STOA_RATE_LIMIT_WINDOW_SECONDS", "0", vec!["from 1 to 86400"]),
+        ("STOA_QUOTA_ENFORCEMENT_ENABLED", "perhaps", vec!["neither true nor false"]),
+        ("STOA_QUOTA_DEFAULT_RATE_PER_MINUTE", "-1", vec!["not a number"]),
+        ("STOA_QUOTA_DEFAULT_DAILY_LIMIT", "1e3", vec!["not a number"]),
+        ("STOA_POLICY_ENABLED", "2", vec!["neither true nor false"]),
+        ("OPA_ENABLED", "2", vec!["neither true nor false"]),
+        ("STOA_POLICY_PATH", "gone.rego", vec!["policies.default.rego.files", "gone.rego"]),
+        ("STOA_CB_FAILURE_THRESHOLD", "0", vec!["from 1 to"]),
+        ("STOA_CB_RESET_TIMEOUT_SECS", "0", vec!["from 1 to"]),
+        ("STOA_CB_SUCCESS_THRESHOLD", "x", vec!["from 1 to"]),
+        ("STOA_OPA_ENDPOINT", "opa:8181", vec!["--opa-endpoint", "http://HOST:PORT"]),
+        ("STOA_OPA_FAIL_MODE", "shut", vec!["open, closed"]),
+        ("STOA_OPA_TIMEOUT_MS", "0", vec!["from 1 to"]),
+        ("STOA_REDIS_URL", "http://x", vec!["--redis-url", "redis://HOST:PORT"]),
+        ("STOA_REDIS_FAIL_MODE", "shut", vec!["open, closed"]),
+        ("STOA_REDIS_TIMEOUT_MS", "1s", vec!["from 1 to"]),
+        ("STOA_REQUEST_BODY_SECONDS", "0", vec!["from 1 to"]),
+    ] {
+        // Where the value is right, the port would be what is wrong.
+        let arguments =
+            ["--mode=proxy", "--upstream=http://127.0.0.1:1", "--host=127.0.0.1", "--port", &port];
+        let (output, error) = run(dir.path(), &arguments, &[(variable, value)]);
+        assert!(matches!(output.status.code(), Some(1 | 2)), "{variable}: {error}");
+        let named = error.contains(variable) || parts.len() > 1;
+        assert!(named, "{variable} is not named in {error}");
+        for part in parts {
+            assert!(error.contains(part), "{variable}: `{part}` not in {error}");
+        }
+        assert!(!error.contains("panicked"), "{error}");
+    }
+    let both = [("STOA_POLICY_PATH", "a.rego"), ("STOA_OPA_ENDPOINT", "http://opa:8181")];
+    let (output, error) = run(dir.path(), &["--mode=sidecar"], &both);
+    assert_eq!(output.status.code(), Some(2), "{error}");
+    assert!(error.contains("exclude each other"), "{error}");
+}
+
 #[test]
 fn a_file_in_the_working_directory_is_read() {
     let dir = tempfile::tempdir().unwrap();

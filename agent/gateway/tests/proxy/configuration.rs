@@ -45,6 +45,42 @@ fn a_reload_changes_routes_and_a_broken_file_keeps_them() {
     });
 }
 
+#[test]
+fn what_only_a_restart_brings_into_force_is_told() {
+    let upstream = Upstream::echo();
+    let sections = |more: &str| {
+        format!(
+            "upstreams: {{u: {{url: 'http://{}'}}}}\nroutes: [{{upstream: u}}]\n{more}",
+            upstream.address
+        )
+    };
+    let gateway = Gateway::start(&sections(""), &[]);
+    let needs = || gateway.own("/health/ready").json()["configuration"]["needs_restart"].clone();
+    assert_eq!(needs(), serde_json::json!([]));
+    gateway.rewrite(&sections(
+        "listeners: [{name: other, address: '127.0.0.1:9'}]\ndrain_seconds: 3\n",
+    ));
+    let told = eventually("it is told", || (needs() != serde_json::json!([])).then(needs));
+    let told: Vec<&str> = told.as_array().unwrap().iter().filter_map(|t| t.as_str()).collect();
+    assert_eq!(told.len(), 3, "{told:?}");
+    assert!(told[0].contains("`other` on 127.0.0.1:9 is not opened"), "{told:?}");
+    assert!(told[1].contains("is still open"), "{told:?}");
+    assert!(told[2].contains("`drain_seconds`"), "{told:?}");
+    assert!(gateway.own("/metrics").text().contains("stoa_config_restart_needed 1"));
+    assert_eq!(gateway.get("/").status, 200);
+    // A section that is misspelt is not one that is gone.
+    gateway.rewrite(&sections("").replace("routes:", "rotues:"));
+    let reason = eventually("the failure is told", || {
+        let ready = gateway.own("/health/ready").json();
+        ready["configuration"]["reason"].as_str().map(str::to_owned)
+    });
+    assert!(reason.contains("rotues"), "{reason}");
+    assert_eq!(gateway.get("/").status, 200);
+    gateway.rewrite(&sections(""));
+    eventually("it is as it was", || (needs() == serde_json::json!([])).then_some(()));
+    assert!(gateway.own("/metrics").text().contains("stoa_config_restart_needed 0"));
+}
+
 fn answer(body: &str) -> String {
     format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len())
 }

@@ -1,16 +1,26 @@
 //! HTTP/2 on either side.
 
+use std::{
+    convert::Infallible,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
 use bytes::Bytes;
 use http::{Request, Version};
 use http_body_util::{BodyExt, Full};
+use hyper::body::{Body, Frame};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::TcpStream;
 
 use crate::{gateway::Gateway, upstream::Upstream};
 
-type Sender = hyper::client::conn::http2::SendRequest<Full<Bytes>>;
+type Sender<B> = hyper::client::conn::http2::SendRequest<B>;
 
-async fn connect(gateway: &Gateway) -> Sender {
+async fn connect<B>(gateway: &Gateway) -> Sender<B>
+where
+    B: Body<Data = Bytes, Error = Infallible> + Send + Unpin + 'static,
+{
     let stream = TcpStream::connect(gateway.address).await.unwrap();
     let (sender, connection) =
         hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
@@ -66,4 +76,38 @@ async fn an_upstream_may_speak_http_2() {
     let response = sender.send_request(request("GET", "http://e.x/h2", "")).await.unwrap();
     let text = response.into_body().collect().await.unwrap().to_bytes();
     assert!(text.starts_with(b"GET /h2 HTTP/1.1\r\n"));
+}
+
+/// A body of which nothing ever comes.
+struct Never;
+
+impl Body for Never {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        Poll::Pending
+    }
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn a_body_that_never_comes_ends_its_stream_only() {
+    let upstream = Upstream::echo();
+    let more = ["--guardrails-pii-enabled", "--request-body-seconds=1"];
+    let gateway = Gateway::before(upstream.address, &more);
+    let mut sender = connect(&gateway).await;
+    let ask = |method: &str| {
+        let request = Request::builder().method(method).uri("http://e.x/");
+        request.header("content-type", "application/json").body(Never).unwrap()
+    };
+    for _ in 0..2 {
+        let response = sender.send_request(ask("POST")).await.unwrap();
+        assert_eq!((response.version(), response.status().as_u16()), (Version::HTTP_2, 408));
+        let text = response.into_body().collect().await.unwrap().to_bytes();
+        assert!(String::from_utf8_lossy(&text).contains("request_body_late"));
+    }
+    assert_eq!(upstream.connection_count(), 0);
 }
