@@ -19,7 +19,7 @@ use anyhow::{Context, Result, bail, ensure};
 use sandbox::{Process, http::Connection, http::Reply, pause};
 use serde_json::{Value, json};
 
-use crate::servers::python;
+use crate::{proxy::metric_at, servers::python};
 
 /// Of HS256, 32 bytes.
 pub const SECRET: &str = "a secret of the tests, 32 bytes.";
@@ -70,11 +70,8 @@ impl Sidecar {
         Ok(connection.exchange("POST", "/authz", &headers, body.as_bytes())?)
     }
 
-    /// The value of a series of `/metrics`, by its text up to the blank.
     pub fn metric(&self, series: &str) -> Result<f64> {
-        let text = sandbox::http::get(self.address, "/metrics")?.text();
-        let line = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
-        line.with_context(|| format!("no {series} in:\n{text}"))?.parse().context("no number")
+        metric_at(self.address, series)
     }
 
     pub fn stop(mut self) -> Result<()> {

@@ -108,12 +108,21 @@ impl Proxy {
         Ok(())
     }
 
-    /// The value of a series of `/metrics`, by its text up to the blank.
-    pub fn metric(&self, series: &str) -> Result<f64> {
-        let text = get(self.admin, "/metrics")?.text();
-        let line = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
-        line.with_context(|| format!("no {series} in:\n{text}"))?.parse().context("no number")
+    /// Where its `/metrics` are.
+    pub fn metrics_address(&self) -> SocketAddr {
+        self.admin
     }
+
+    pub fn metric(&self, series: &str) -> Result<f64> {
+        metric_at(self.admin, series)
+    }
+}
+
+/// The value of a series of `/metrics`, by its text up to the blank.
+pub fn metric_at(address: SocketAddr, series: &str) -> Result<f64> {
+    let text = get(address, "/metrics")?.text();
+    let line = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+    line.with_context(|| format!("no {series} in:\n{text}"))?.parse().context("no number")
 }
 
 /// Where it listens: the data path's address, and that of its own routes.
