@@ -9,7 +9,7 @@ use std::{
 use http::{HeaderMap, StatusCode};
 
 use crate::{
-    circuit_breaker::{Breaker, CircuitBreaker, CircuitBreakerConfig},
+    circuit_breaker::{Breaker, Breakers, CircuitBreaker, CircuitBreakerConfig},
     config::{Policies, PolicySetConfig},
     context::{RequestContext, ResponseContext},
     contract::{Contract, OperationId},
@@ -47,6 +47,8 @@ pub enum BodyNeed {
 pub struct Engine {
     names: BTreeMap<String, SetId>,
     sets: Vec<Loaded>,
+    /// Of all sets, and of the engines before and after this one.
+    breakers: Arc<Breakers>,
 }
 
 /// A set that was built, or the first of its policies that could not be, which denies.
@@ -82,7 +84,7 @@ impl Engine {
     /// For the start, when there is no earlier engine to keep: a set with a policy that cannot be
     /// built denies every request, and the others work.
     pub fn build_closed(policies: &Policies, outside: &Outside) -> (Self, Option<BuildErrors>) {
-        let mut engine = Self::default();
+        let mut engine = Self { breakers: Arc::clone(&outside.breakers), ..Self::default() };
         let mut errors = Vec::new();
         for (name, config) in policies {
             let known = errors.len();
@@ -173,6 +175,11 @@ impl Engine {
     /// `None`: the set has none.
     pub fn breaker(&self, set: SetId, upstream: &str) -> Option<Arc<Breaker>> {
         Some(self.built(set)?.circuit_breaker.as_ref()?.breaker(upstream))
+    }
+
+    /// Forgets the breakers of upstreams that have none any more.
+    pub fn retain_breakers(&self, has_one: impl Fn(&str) -> bool) {
+        self.breakers.retain(has_one);
     }
 
     fn built(&self, set: SetId) -> Option<&PolicySet> {

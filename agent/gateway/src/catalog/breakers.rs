@@ -1,8 +1,11 @@
 //! An upstream has one circuit breaker, whichever routes lead to it.
 
-use std::sync::Arc;
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    sync::Arc,
+};
 
-use stoa_policy::engine::Engine;
+use stoa_policy::{circuit_breaker::CircuitBreakerConfig, engine::Engine};
 
 use super::{
     compile::Fault,
@@ -10,35 +13,38 @@ use super::{
     upstreams::Upstream,
 };
 
-/// Two sets that would break the circuit to one upstream differently would each begin it anew with
-/// every request of the other.
-pub(super) fn refuse_contradictions(
+/// By upstream.
+pub type BreakerConfigs = HashMap<Arc<str>, CircuitBreakerConfig>;
+
+/// Refuses two sets that would break the circuit to one upstream differently: each would begin it
+/// anew with every request of the other, and it would never open.
+pub(super) fn collect(
     routes: &RouteTable,
     upstreams: &[Arc<Upstream>],
     engine: &Engine,
-) -> Result<(), Fault> {
-    let mut known = vec![None; upstreams.len()];
+) -> Result<BreakerConfigs, Fault> {
+    let mut configs = BreakerConfigs::new();
     for route in &routes.all {
         let Action::Forward(backends) = &route.action else { continue };
         let Some(config) = route.policies.and_then(|set| engine.breaker_config(set)) else {
             continue;
         };
-        for backend in backends {
-            let Some(place) = known.get_mut(backend.upstream) else { continue };
-            match place {
-                None => *place = Some((config, &route.name)),
-                Some((other, _)) if *other == config => {}
-                Some((_, earlier)) => {
-                    let upstream = upstreams.get(backend.upstream).map_or("", |u| &u.name);
+        for upstream in backends.iter().filter_map(|backend| upstreams.get(backend.upstream)) {
+            match configs.entry(Arc::clone(&upstream.name)) {
+                Entry::Vacant(place) => {
+                    place.insert(config);
+                }
+                Entry::Occupied(known) if *known.get() == config => {}
+                Entry::Occupied(_) => {
                     let reason = format!(
-                        "`{}` leads to upstream `{upstream}` with another `circuit_breaker` than \
-                         route `{earlier}` does; give both policy sets the same one",
-                        route.name
+                        "`{}` leads to upstream `{}` with another `circuit_breaker` than an \
+                         earlier route; give both policy sets the same one",
+                        route.name, upstream.name
                     );
                     return Err(("routes".to_owned(), reason));
                 }
             }
         }
     }
-    Ok(())
+    Ok(configs)
 }

@@ -119,8 +119,8 @@ fn build(
             mirrors: Vec::new(),
         }));
     }
-    breakers::refuse_contradictions(&routes, &upstreams, &engine)?;
     Ok(Catalog {
+        breakers: breakers::collect(&routes, &upstreams, &engine)?,
         listeners,
         upstreams,
         routes,

@@ -156,6 +156,11 @@ impl LiveCatalog {
                     upstreams = catalog.upstreams.len(),
                     "configuration reloaded"
                 );
+                // Those of steered workloads are not the catalog's to forget.
+                let before = self.current();
+                catalog.engine.retain_breakers(|name| {
+                    catalog.breakers.contains_key(name) || !before.breakers.contains_key(name)
+                });
                 self.current.store(Arc::new(catalog));
                 self.generation.fetch_add(1, Ordering::Release);
                 status.failure = None;

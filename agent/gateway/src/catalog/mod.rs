@@ -15,6 +15,7 @@ use std::{net::SocketAddr, path::Path, sync::Arc};
 use stoa_policy::{config::Policies, engine::Engine};
 
 use self::{
+    breakers::BreakerConfigs,
     document::{Document, EncodedSlashes, ListenerProtocol},
     files::Files,
     network::Network,
@@ -55,6 +56,7 @@ pub struct Catalog {
     pub routes: RouteTable,
     pub paths: Paths,
     pub policies: Policies,
+    pub breakers: BreakerConfigs,
     pub engine: Engine,
 }
 

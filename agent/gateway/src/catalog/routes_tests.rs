@@ -119,7 +119,7 @@ fn errors_name_file_key_reason_and_remedy() {
             "upstreams: {u: {url: 'http://x:1'}}\n\
              routes: [{name: a, upstream: u, policies: p}, {name: b, upstream: u, policies: q}]\n\
              policies: {p: {circuit_breaker: {}}, q: {circuit_breaker: {failures: 9}}}",
-            &["`routes`", "`b` leads to upstream `u`", "route `a`", "the same one"],
+            &["`routes`", "`b` leads to upstream `u`", "an earlier route", "the same one"],
         ),
     ] {
         let error = catalog(text).map(|_| ()).unwrap_err();

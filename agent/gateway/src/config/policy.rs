@@ -80,8 +80,10 @@ impl PolicySettings {
             },
             ..base.clone()
         };
+        // OPA is there for the sets of the file too.
+        let rego = set.rego.clone().filter(|_| enforcement.opa.is_none());
         Ok(Self {
-            is_asked_for: set != base,
+            is_asked_for: PolicySetConfig { rego, ..set.clone() } != base,
             default_set: (set != PolicySetConfig::default()).then_some(set),
             rate_per_minute: number("quota-default-rate-per-minute")?,
             daily_limit: number("quota-default-daily-limit")?,

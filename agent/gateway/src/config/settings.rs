@@ -303,7 +303,7 @@ pub const SETTINGS: &[Setting] = &[
     ),
     one(
         "upstream-type",
-        &["STOA_UPSTREAM_TYPE", "STOA_PRIMARY_GATEWAY"],
+        &["STOA_UPSTREAM_TYPE", "STOA_PRIMARY_GATEWAY", "SIDECAR_PRIMARY_GATEWAY"],
         "TYPE",
         SIDECAR,
         "Whose gateway asks: generic, webmethods, kong, envoy or apigee [default: generic]",

@@ -116,23 +116,27 @@ impl QuotaStore {
         Ok(write.commit()?)
     }
 
-    /// Writes what changed in `book`.
-    pub fn save(&self, book: &QuotaBook, written: &mut Written) -> Result<(), QuotaStoreError> {
+    /// Writes what changed in `book`; whether anything did.
+    pub fn save(&self, book: &QuotaBook, written: &mut Written) -> Result<bool, QuotaStoreError> {
         let changed = book.changed_since(written);
         if changed.is_empty() {
-            return Ok(());
+            return Ok(false);
         }
-        self.write(&changed).map_err(|error| {
-            // They are not written: the next time all are.
-            *written = Written::default();
-            error.into()
-        })
+        match self.write(&changed) {
+            Ok(()) => Ok(true),
+            Err(error) => {
+                // They are not written: the next time all are.
+                *written = Written::default();
+                Err(error.into())
+            }
+        }
     }
 }
 
 #[derive(Debug, Default)]
 struct Health {
     is_failing: AtomicBool,
+    writes: AtomicU64,
     failures: AtomicU64,
 }
 
@@ -152,7 +156,10 @@ async fn keep(
             () = time::sleep(WRITE_EVERY) => false,
         };
         match store.save(&book, &mut written) {
-            Ok(()) => health.is_failing.store(false, Relaxed),
+            Ok(has_written) => {
+                health.is_failing.store(false, Relaxed);
+                health.writes.fetch_add(u64::from(has_written), Relaxed);
+            }
             Err(error) => {
                 health.failures.fetch_add(1, Relaxed);
                 if !health.is_failing.swap(true, Relaxed) {
@@ -244,6 +251,11 @@ impl QuotaKeeper {
         }
     }
 
+    /// Writes that are on the disk.
+    pub fn writes(&self) -> u64 {
+        self.health.writes.load(Relaxed)
+    }
+
     /// Writes that failed.
     pub fn failures(&self) -> u64 {
         self.health.failures.load(Relaxed)
@@ -277,8 +289,8 @@ mod tests {
         book.restore([record("consumer:a", 5 << 40 | 3), record("tenant", 5 << 40 | 9)]);
         let store = QuotaStore::open(dir.path()).unwrap();
         let mut written = Written::default();
-        store.save(&book, &mut written).unwrap();
-        store.save(&book, &mut written).unwrap();
+        assert!(store.save(&book, &mut written).unwrap());
+        assert!(!store.save(&book, &mut written).unwrap());
         drop(store);
         let mut read = QuotaStore::open(dir.path()).unwrap().read().unwrap();
         read.sort_by(|a, b| a.name.cmp(&b.name));

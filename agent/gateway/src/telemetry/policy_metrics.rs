@@ -69,6 +69,12 @@ fn counters(text: &mut String, enforcement: &Enforcement) {
         outside.quotas.evicted(),
     );
     one(
+        "stoa_quota_store_writes_total",
+        "counter",
+        "Times that quota counts were written to disk",
+        quotas.writes(),
+    );
+    one(
         "stoa_quota_store_failures_total",
         "counter",
         "Times that quota counts could not be written to disk",

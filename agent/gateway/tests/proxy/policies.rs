@@ -133,16 +133,17 @@ fn breakable() -> (Upstream, Arc<AtomicBool>, Arc<AtomicUsize>) {
 #[test]
 fn an_open_breaker_sends_nothing_and_closes_again() {
     let (upstream, is_broken, asked) = breakable();
-    let gateway = Gateway::start(
-        &format!(
+    let sections = |policies: &str| {
+        format!(
             "upstreams: {{u: {{url: 'http://{}'}}}}\nroutes:\n\
              - {{upstream: u, name: broken, policies: p, retries: {{attempts: 9, statuses: [500]}}}}\n\
-             policies: {{p: {{circuit_breaker: {{strategy: consecutive, failures: 3, reset: 2s, \
-             successes: 1}}}}}}\n",
+             policies: {{p: {policies}}}\n",
             upstream.address
-        ),
-        &[],
-    );
+        )
+    };
+    let breaker =
+        "{circuit_breaker: {strategy: consecutive, failures: 3, reset: 2s, successes: 1}}";
+    let gateway = Gateway::start(&sections(breaker), &[]);
     // The third attempt trips it, and there is no fourth: the client gets what the third got.
     assert_eq!(gateway.get("/").status, 500);
     assert_eq!(asked.load(Ordering::SeqCst), 3);
@@ -167,6 +168,11 @@ fn an_open_breaker_sends_nothing_and_closes_again() {
     is_broken.store(false, Ordering::SeqCst);
     eventually("it closes", || (gateway.get("/").status == 200).then_some(()));
     assert_eq!(statuses(&gateway, 5), [200; 5]);
+    gateway.rewrite(&sections("{}"));
+    eventually("it is forgotten", || {
+        let components = gateway.own("/health/ready").json()["components"].clone();
+        (components["circuit_breakers"]["configured"] == 0).then_some(())
+    });
 }
 
 #[test]

@@ -183,7 +183,10 @@ impl Rego {
             Evaluation::Embedded(compiled) => self.ask_embedded(compiled, input),
             Evaluation::Opa(opa) => match self.ask_opa(&**opa, &input).await {
                 Ok(answer) => Ok(answer),
-                Err(OpaUnavailable) if self.on_loss == OnLoss::Open => return Ok(()),
+                Err(OpaUnavailable) if self.on_loss == OnLoss::Open => {
+                    decision.note(PolicyKind::Rego, "opa_unavailable");
+                    return Ok(());
+                }
                 Err(OpaUnavailable) => Err(StatusCode::SERVICE_UNAVAILABLE),
             },
         };

@@ -95,12 +95,11 @@ impl Worker {
                 // What is to be changed must be readable.
                 request.headers.remove(header::ACCEPT_ENCODING);
             }
-            if !route.mirrors.is_empty() {
-                if let Err(unreadable) = self.mirror(view, route, origin, &mut request, timer).await
-                {
-                    record.code = Some(unreadable.code());
-                    return self.deny(unreadable.problem(), record);
-                }
+            if !route.mirrors.is_empty()
+                && let Err(unreadable) = self.mirror(view, route, origin, &mut request, timer).await
+            {
+                record.code = Some(unreadable.code());
+                return self.deny(unreadable.problem(), record);
             }
         }
         let Some(pool) = plan.pool.clone() else {
