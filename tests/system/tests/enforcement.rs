@@ -237,6 +237,7 @@ fn a_sidecar_counts_its_consumers_in_redis() -> Result<()> {
     };
     ensure!([ask("ann")?, ask("ann")?, ask("ann")?, ask("bob")?] == [200, 200, 429, 200]);
     ensure!(sidecar.metric("stoa_redis_unanswered_total")? == 0.0, "it was not Redis");
+    ensure!(!dir.join("state").exists(), "what Redis keeps needs no directory");
     sidecar.stop()
 }
 

@@ -128,7 +128,7 @@ impl PolicySettings {
         Box::new(move |document, files| {
             let policies = settings.complete(&document.policies);
             if policies.values().any(|set| set.quota.is_some()) {
-                enforcement.quotas.start().map_err(|error| error.to_string())?;
+                enforcement.keep_quotas().map_err(|error| error.to_string())?;
             }
             let documents = Arc::new(ReadDocuments::new(std::mem::take(files)));
             let outside = Outside {

@@ -23,7 +23,7 @@ use self::{
     http_client::{HttpClient, HttpClientError},
     jwks::JwksFetcher,
     opa::{OpaClient, OpaEndpointError},
-    quota_store::QuotaKeeper,
+    quota_store::{QuotaKeeper, QuotaStoreError},
     redis::{RedisOptions, RedisUrlError, SharedInRedis},
 };
 
@@ -102,10 +102,20 @@ impl Enforcement {
         Ok(Arc::new(Self { outside, redis, opa, quotas }))
     }
 
+    /// For a configuration that has quotas. Those in Redis are Redis' to keep: an agent that shares
+    /// them needs no directory of its own.
+    pub fn keep_quotas(&self) -> Result<(), QuotaStoreError> {
+        match self.redis {
+            Some(_) => Ok(()),
+            None => self.quotas.start(),
+        }
+    }
+
     /// What the policies depend on, and how it is, for `/health/ready`. None of it makes the agent
     /// unready: each has its own way to go on, and without all agents nothing would.
     pub fn components(&self) -> Value {
-        let mut components = json!({ "quotas": {"state": self.quotas.state()} });
+        let quotas = self.redis.as_ref().map_or_else(|| self.quotas.state(), |_| "shared");
+        let mut components = json!({ "quotas": {"state": quotas} });
         if let Some(redis) = &self.redis {
             components["redis"] = json!({
                 "state": redis.state(),

@@ -262,6 +262,13 @@ impl QuotaKeeper {
     }
 }
 
+/// However the agent ends, short of being killed.
+impl Drop for QuotaKeeper {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
