@@ -4,8 +4,8 @@
 use std::{collections::BTreeMap, path::Path};
 
 use super::{
-    ConfigError,
-    settings::{self, Kind, SETTINGS},
+    ConfigError, names,
+    settings::{Kind, SETTINGS},
 };
 use crate::catalog::document::SECTIONS;
 
@@ -43,8 +43,8 @@ pub fn read_variables(
     }
     for (name, value) in &given {
         let Some(rest) = name.strip_prefix("STOA_") else { continue };
-        if settings::by_variable(name).is_none()
-            && !settings::is_of_other_mode(rest)
+        if names::by_variable(name).is_none()
+            && !names::is_of_other_mode(rest)
             && !is_service_link(name, value)
         {
             return Err(ConfigError::UnknownVariable {
@@ -60,8 +60,7 @@ pub fn read_variables(
 /// Those of `variables` that are known and do nothing in this build.
 pub fn without_effect(variables: &[(String, String)]) -> Vec<String> {
     let names = variables.iter().filter(|(_, value)| !value.is_empty()).map(|(name, _)| name);
-    let is_idle =
-        |name: &&String| name.strip_prefix("STOA_").is_some_and(settings::is_of_other_mode);
+    let is_idle = |name: &&String| name.strip_prefix("STOA_").is_some_and(names::is_of_other_mode);
     let mut idle: Vec<String> = names.filter(is_idle).cloned().collect();
     idle.sort_unstable();
     idle
@@ -107,11 +106,11 @@ pub fn read_file(path: &Path, text: &str) -> Result<Layer, ConfigError> {
     };
     let mut layer = Layer::new();
     for (key, value) in entries.into_iter().flat_map(flatten) {
-        let Some(setting) = settings::by_key(&key).filter(|s| s.key != "config") else {
+        let Some(setting) = names::by_key(&key).filter(|s| s.key != "config") else {
             let upper = key.to_uppercase().replace('-', "_");
             if SECTIONS.contains(&key.as_str())
-                || settings::is_of_other_mode(&upper)
-                || settings::is_section_of_other_mode(&upper)
+                || names::is_of_other_mode(&upper)
+                || names::is_section_of_other_mode(&upper)
             {
                 continue;
             }

@@ -2,6 +2,7 @@
 //! the file, that over the defaults.
 
 pub mod layers;
+mod names;
 mod parse;
 pub mod policy;
 pub mod proxy;
@@ -188,7 +189,7 @@ pub fn command() -> Command {
             .value_name(setting.value_name)
             .help(help)
             .help_heading(setting.group);
-        argument = argument.aliases(settings::other_flags(setting.key));
+        argument = argument.aliases(names::other_flags(setting.key));
         argument = match setting.kind {
             Kind::One => argument.action(ArgAction::Set),
             Kind::Many => argument.action(ArgAction::Append),
