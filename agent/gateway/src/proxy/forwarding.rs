@@ -37,6 +37,41 @@ const OF_TRUSTED_PROXIES: [HeaderName; 11] = [
     HeaderName::from_static("x-rewrite-url"),
 ];
 
+/// What servers believe of a gateway: who the client is, where it asks, what was decided.
+const CLAIMS: [&str; 8] = [
+    "x-forwarded-",
+    "x-real-ip",
+    "x-original-",
+    "x-rewrite-",
+    "x-user-",
+    "x-tenant-",
+    "x-stoa-",
+    "x-request-id",
+];
+
+/// Removes the claims of a name that `is_meant` holds for.
+pub fn strip_claims(headers: &mut HeaderMap, is_meant: impl Fn(&str) -> bool) {
+    let is_claim = |name: &str| {
+        let name = name.replace('_', "-");
+        CLAIMS.iter().any(|claim| name.starts_with(claim))
+            || ["content-length", "transfer-encoding", "forwarded"].contains(&name.as_str())
+    };
+    let claims: Vec<HeaderName> =
+        headers.keys().filter(|n| is_meant(n.as_str()) && is_claim(n.as_str())).cloned().collect();
+    for name in claims {
+        headers.remove(name);
+    }
+}
+
+/// CGI and what came after it (WSGI, Rack, PHP) write `-` and `_` alike: `X_User_ID` of a client
+/// would be taken for our `X-User-ID`, and `Content_Length` for the message's.
+pub fn strip_misspelt_claims(headers: &mut HeaderMap) {
+    let has_underscore = |name: &str| name.as_bytes().contains(&b'_');
+    if headers.keys().any(|name| has_underscore(name.as_str())) {
+        strip_claims(headers, has_underscore);
+    }
+}
+
 const VIA_11: HeaderValue = HeaderValue::from_static("1.1 stoa-gateway");
 const VIA_10: HeaderValue = HeaderValue::from_static("1.0 stoa-gateway");
 const VIA_2: HeaderValue = HeaderValue::from_static("2 stoa-gateway");
@@ -271,6 +306,22 @@ mod tests {
         let mut left: Vec<&str> = map.keys().map(HeaderName::as_str).collect();
         left.sort_unstable();
         assert_eq!(left, ["accept", "host"]);
+    }
+
+    #[test]
+    fn claims_are_removed_in_their_other_spelling() {
+        let mut map = headers(&[
+            ("x_user_id", "root"),
+            ("x-user_id", "root"),
+            ("content_length", "5"),
+            ("x_forwarded_for", "6.6.6.6"),
+            ("x-user-id", "kept: who may say it is decided elsewhere"),
+            ("api_key", "kept"),
+        ]);
+        strip_misspelt_claims(&mut map);
+        let mut left: Vec<&str> = map.keys().map(HeaderName::as_str).collect();
+        left.sort_unstable();
+        assert_eq!(left, ["api_key", "x-user-id"]);
     }
 
     #[test]

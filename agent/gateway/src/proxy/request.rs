@@ -146,6 +146,7 @@ impl Request {
         let upgrade = if is_http11 { forwarding::requested_upgrade(&headers) } else { None };
         let wants_trailers = forwarding::accepts_trailers(&headers);
         forwarding::strip_connection_fields(&mut headers);
+        forwarding::strip_misspelt_claims(&mut headers);
         headers.remove(header::HOST);
         headers.remove(header::CONTENT_LENGTH);
         headers.remove(header::EXPECT);

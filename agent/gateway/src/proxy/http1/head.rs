@@ -10,6 +10,7 @@ use super::{
     MOST_HEAD_BYTES, MOST_HEADERS, MOST_TARGET_BYTES,
     length::{self, Length, LengthError},
 };
+use crate::proxy::forwarding;
 
 /// Why a head is refused, and with which status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -216,10 +217,16 @@ pub fn parse_trailers(text: &Bytes) -> Option<HeaderMap> {
         return None;
     };
     let mut headers = read_fields(text, fields).ok()?;
-    for name in NOT_IN_TRAILERS {
-        headers.remove(name);
-    }
+    strip_trailers(&mut headers);
     Some(headers)
+}
+
+/// Leaves out what would change how a message is read, and what only a gateway may say.
+pub fn strip_trailers(trailers: &mut HeaderMap) {
+    for name in NOT_IN_TRAILERS {
+        trailers.remove(name);
+    }
+    forwarding::strip_claims(trailers, |_| true);
 }
 
 const NOT_IN_TRAILERS: [HeaderName; 16] = [
