@@ -10,3 +10,4 @@ pub mod rate;
 pub mod servers;
 pub mod stage;
 pub mod steering;
+pub mod torture;
