@@ -37,7 +37,6 @@ pub const HAPROXY: Tool = tool("haproxy", "haproxy", "a proxy to compare proxy m
 pub const SETPRIV: Tool = tool("setpriv", "util-linux", "running the agent without root in tests");
 pub const LUAJIT: Tool = tool("luajit", "luajit", "runs the handler for Kong in tests");
 pub const CURL: Tool = tool("curl", "curl", "asks for it");
-
 pub const ALL: [Tool; 12] =
     [IP, NGINX, APACHE, NODE, NPM, PYTHON, WRK, TCPDUMP, REDIS, SETPRIV, LUAJIT, CURL];
 
@@ -139,13 +138,26 @@ pub const OPA: GoTool = GoTool {
     why: "what our Rego is compared with",
 };
 
-/// Builds it once, outside the tree, where every worktree of this user finds it.
-pub fn go_tool(tool: &GoTool) -> Result<PathBuf> {
-    let GoTool { name, package, version, why } = tool;
+/// Its module names no version of its dependencies, so that it is built with their newest.
+pub const H2SPEC: GoTool = GoTool {
+    name: "h2spec",
+    package: "github.com/summerwind/h2spec/cmd/h2spec",
+    version: "v2.2.1+incompatible",
+    why: "what says whether our HTTP/2 is",
+};
+
+/// Outside the tree, where every worktree of this user finds it.
+fn cache() -> Result<PathBuf> {
     let cache = std::env::var_os("XDG_CACHE_HOME")
         .map(PathBuf::from)
         .or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache")));
-    let place = cache.context("neither HOME nor XDG_CACHE_HOME is set")?.join("stoa-tools");
+    Ok(cache.context("neither HOME nor XDG_CACHE_HOME is set")?.join("stoa-tools"))
+}
+
+/// Builds it once.
+pub fn go_tool(tool: &GoTool) -> Result<PathBuf> {
+    let GoTool { name, package, version, why } = tool;
+    let place = cache()?;
     let program = place.join(format!("{name}-{version}"));
     if program.exists() {
         return Ok(program);
