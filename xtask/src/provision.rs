@@ -37,12 +37,16 @@ pub const HAPROXY: Tool = tool("haproxy", "haproxy", "a proxy to compare proxy m
 pub const SETPRIV: Tool = tool("setpriv", "util-linux", "running the agent without root in tests");
 pub const LUAJIT: Tool = tool("luajit", "luajit", "runs the handler for Kong in tests");
 pub const CURL: Tool = tool("curl", "curl", "asks for it");
-pub const ALL: [Tool; 12] =
-    [IP, NGINX, APACHE, NODE, NPM, PYTHON, WRK, TCPDUMP, REDIS, SETPRIV, LUAJIT, CURL];
+pub const MAVEN: Tool = tool("mvn", "maven", "Keycloak comes from Maven Central");
+pub const JAVA: Tool = tool("java", "openjdk-17-jre-headless", "Keycloak runs on it");
+
+pub const ALL: [Tool; 14] =
+    [IP, NGINX, APACHE, NODE, NPM, PYTHON, WRK, TCPDUMP, REDIS, SETPRIV, LUAJIT, CURL, MAVEN, JAVA];
 
 pub fn everything() -> Result<()> {
     tools(&ALL)?;
     python()?;
+    keycloak()?;
     Ok(())
 }
 
@@ -152,6 +156,36 @@ fn cache() -> Result<PathBuf> {
         .map(PathBuf::from)
         .or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache")));
     Ok(cache.context("neither HOME nor XDG_CACHE_HOME is set")?.join("stoa-tools"))
+}
+
+/// Keycloak, unpacked and built once; its home.
+pub fn keycloak() -> Result<PathBuf> {
+    const VERSION: &str = "26.4.0";
+    let cache = cache()?;
+    let place = cache.join(format!("keycloak-{VERSION}"));
+    if place.join("bin/kc.sh").exists() {
+        return Ok(place);
+    }
+    tools(&[MAVEN, JAVA])?;
+    println!("installing Keycloak {VERSION} from Maven Central: tests ask it for tokens (160 MB)");
+    // Into a place of its own first, so that what was broken off is not taken for whole.
+    let unpacked = cache.join(format!("keycloak-unpacked.{}", std::process::id()));
+    let artifact = format!("org.keycloak:keycloak-quarkus-dist:{VERSION}:zip");
+    let mut maven = Command::new("mvn");
+    maven.args(["--batch-mode", "--quiet", "dependency:unpack"]);
+    maven.arg(format!("-Dartifact={artifact}"));
+    maven.arg(format!("-DoutputDirectory={}", unpacked.display()));
+    // Not in the repository, whose files are no project of Maven's.
+    fs::create_dir_all(&cache)?;
+    run(maven.current_dir(&cache)).context("Keycloak cannot be installed")?;
+    let whole = unpacked.join(format!("keycloak-{VERSION}"));
+    // Once, rather than at each start.
+    let mut build = Command::new("sh");
+    build.arg(whole.join("bin/kc.sh")).args(["build", "--db=dev-mem"]);
+    command::run(&mut build).context("Keycloak cannot be built")?;
+    fs::rename(whole, &place)?;
+    fs::remove_dir_all(unpacked)?;
+    Ok(place)
 }
 
 /// Builds it once.

@@ -3,6 +3,8 @@
 #![forbid(unsafe_code)]
 
 pub mod decisions;
+pub mod jwks_server;
+pub mod keycloak;
 pub mod markers;
 pub mod observed;
 pub mod planted;
