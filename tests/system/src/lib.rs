@@ -10,6 +10,7 @@ pub mod observed;
 pub mod planted;
 pub mod rate;
 pub mod servers;
+pub mod soak;
 pub mod stage;
 pub mod steering;
 pub mod torture;
