@@ -95,6 +95,9 @@ pub fn accepts_trailers(headers: &HeaderMap) -> bool {
         .any(|coding| coding.trim_ascii().eq_ignore_ascii_case(b"trailers"))
 }
 
+/// Of `Connection`, beside names of fields.
+const OPTIONS: [&[u8]; 3] = [b"keep-alive", b"close", b"upgrade"];
+
 /// Removes what concerns one connection only: the known fields, and those that `Connection` names.
 pub fn strip_connection_fields(headers: &mut HeaderMap) {
     if headers.contains_key(header::CONNECTION) {
@@ -103,7 +106,8 @@ pub fn strip_connection_fields(headers: &mut HeaderMap) {
             .iter()
             .flat_map(|value| value.as_bytes().split(|b| *b == b','))
             .map(<[u8]>::trim_ascii)
-            .filter(|name| !name.eq_ignore_ascii_case(b"close"))
+            // Those that mean something of their own, and are removed below where they are fields.
+            .filter(|name| !OPTIONS.iter().any(|option| name.eq_ignore_ascii_case(option)))
             .filter_map(|name| HeaderName::from_bytes(name).ok())
             .filter(|name| *name != header::HOST && *name != header::CONTENT_LENGTH)
             .collect();
