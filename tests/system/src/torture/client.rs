@@ -27,8 +27,9 @@ pub fn send(address: SocketAddr, bytes: &[u8]) -> Result<Received> {
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(QUIET))?;
     stream.set_write_timeout(Some(QUIET))?;
-    // A proxy that refuses may close before it has read everything.
-    let _ = stream.write_all(bytes).and_then(|()| stream.write_all(LAST));
+    // In one piece, so that what a proxy has sent on when it finds a fault is no matter of chance. One
+    // that refuses may close before it has read everything.
+    let _ = stream.write_all(&[bytes, LAST].concat());
     let mut received = Received { bytes: Vec::new(), is_waiting: false };
     let deadline = Instant::now() + PATIENCE;
     let mut piece = vec![0; 64 << 10];
