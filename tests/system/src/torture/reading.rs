@@ -1,6 +1,8 @@
 //! How servers read a stream of requests: one strictly, the others each with the liberties that
 //! some server has been seen to take. A proxy is safe in front of all of them when they all find
 //! the same requests in what it sends.
+//!
+//! That GET has no body is not among them: it may have one (RFC 9110 section 9.3.1), and is passed on with it.
 
 /// A request that is all there.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,8 +33,8 @@ pub struct Reading {
     pub rest: Rest,
 }
 
-/// The liberties. `Dialect::default()` takes none.
-#[derive(Clone, Copy, Debug, Default)]
+/// The liberties that a reader takes.
+#[derive(Clone, Copy, Debug)]
 pub struct Dialect {
     name: &'static str,
     /// LF alone ends a line.
@@ -53,8 +55,6 @@ pub struct Dialect {
     is_lax_with_names: bool,
     /// A line that begins with a blank goes on the one before.
     unfolds: bool,
-    /// GET and HEAD have no body, whatever they say.
-    ignores_bodies_of_get: bool,
 }
 
 const STRICT: Dialect = Dialect {
@@ -68,7 +68,6 @@ const STRICT: Dialect = Dialect {
     is_lax_with_numbers: false,
     is_lax_with_names: false,
     unfolds: false,
-    ignores_bodies_of_get: false,
 };
 
 const LAX: Dialect = Dialect {
@@ -82,7 +81,6 @@ const LAX: Dialect = Dialect {
     is_lax_with_numbers: true,
     is_lax_with_names: true,
     unfolds: true,
-    ignores_bodies_of_get: false,
 };
 
 /// Each liberty alone, and most of them at once.
@@ -176,9 +174,7 @@ fn read_one(bytes: &[u8], begin: usize, dialect: &Dialect) -> Result<Message, Re
     let framing = framing(lines, dialect).ok_or(garbage.clone())?;
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let mut message = Message { method: text(method), target: text(target), body: 0, end: at };
-    let is_get = method == b"GET" || method == b"HEAD";
     match framing {
-        _ if is_get && dialect.ignores_bodies_of_get => Ok(message),
         Framing::Length(length) => {
             let there = (bytes.len() - at) as u64;
             message.body = length.min(there);
