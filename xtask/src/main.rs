@@ -11,6 +11,7 @@ mod ebpf;
 mod interrupt;
 mod provision;
 mod setup;
+mod soak;
 mod test;
 mod workspace;
 mod wrk;
@@ -38,6 +39,9 @@ Verbs:
   bench proxy     Proxy mode beside nginx, HAProxy and Envoy, one worker each
     --rounds N      runs of each kind [default: 3]
     --seconds N     length of a run [default: 5]
+  soak            Proxy mode under mixed load and faults; nothing may grow, leak or be lost
+    --minutes N     how long [default: 30]
+    --stream-gb N   size of one message each way meanwhile [default: 10]
   install         Build the agent and stoactl with the kernel side, and put both into cargo's bin
   setup           Install the toolchains and programs that the other verbs need, and say why
   ebpf            Build the kernel side
@@ -52,6 +56,7 @@ enum Verb {
     Test(test::Options),
     BenchCapture(bench::Options),
     BenchProxy(bench_proxy::Options),
+    Soak(soak::Options),
     Install,
     Setup,
     Ebpf,
@@ -86,13 +91,14 @@ fn parse() -> Result<Verb> {
             }
             _ => bail!("bench what? There are: bench capture, bench proxy"),
         },
+        "soak" => Verb::Soak(soak::Options::default()),
         "install" => Verb::Install,
         "setup" => Verb::Setup,
         "ebpf" => Verb::Ebpf,
         "ci" => Verb::Ci,
         "help" => return Ok(Verb::Help),
         other => bail!(
-            "no verb `{other}`; there are: demo, test, bench capture, bench proxy, install, setup, ebpf, ci"
+            "no verb `{other}`; there are: demo, test, bench capture, bench proxy, soak, install, setup, ebpf, ci"
         ),
     };
     while let Some(argument) = parser.next()? {
@@ -118,6 +124,10 @@ fn parse() -> Result<Verb> {
             (Verb::BenchProxy(options), Long("seconds")) => {
                 options.seconds = parser.value()?.parse()?;
             }
+            (Verb::Soak(options), Long("minutes")) => options.minutes = parser.value()?.parse()?,
+            (Verb::Soak(options), Long("stream-gb")) => {
+                options.stream_gigabytes = parser.value()?.parse()?;
+            }
             (_, other) => return Err(other.unexpected().into()),
         }
     }
@@ -130,6 +140,7 @@ fn run(verb: Verb) -> Result<()> {
         Verb::Test(options) => test::run(&options),
         Verb::BenchCapture(options) => bench::run(&options),
         Verb::BenchProxy(options) => bench_proxy::run(&options),
+        Verb::Soak(options) => soak::run(&options),
         Verb::Install => {
             setup::run()?;
             ebpf::run()?;

@@ -37,13 +37,16 @@ pub const HAPROXY: Tool = tool("haproxy", "haproxy", "a proxy to compare proxy m
 pub const SETPRIV: Tool = tool("setpriv", "util-linux", "running the agent without root in tests");
 pub const LUAJIT: Tool = tool("luajit", "luajit", "runs the handler for Kong in tests");
 pub const CURL: Tool = tool("curl", "curl", "asks for it");
+pub const MAVEN: Tool = tool("mvn", "maven", "Keycloak comes from Maven Central");
+pub const JAVA: Tool = tool("java", "openjdk-17-jre-headless", "Keycloak runs on it");
 
-pub const ALL: [Tool; 12] =
-    [IP, NGINX, APACHE, NODE, NPM, PYTHON, WRK, TCPDUMP, REDIS, SETPRIV, LUAJIT, CURL];
+pub const ALL: [Tool; 14] =
+    [IP, NGINX, APACHE, NODE, NPM, PYTHON, WRK, TCPDUMP, REDIS, SETPRIV, LUAJIT, CURL, MAVEN, JAVA];
 
 pub fn everything() -> Result<()> {
     tools(&ALL)?;
     python()?;
+    keycloak()?;
     Ok(())
 }
 
@@ -139,13 +142,56 @@ pub const OPA: GoTool = GoTool {
     why: "what our Rego is compared with, and what modes ask in tests",
 };
 
-/// Builds it once, outside the tree, where every worktree of this user finds it.
-pub fn go_tool(tool: &GoTool) -> Result<PathBuf> {
-    let GoTool { name, package, version, why } = tool;
+/// Its module names no version of its dependencies, so that it is built with their newest.
+pub const H2SPEC: GoTool = GoTool {
+    name: "h2spec",
+    package: "github.com/summerwind/h2spec/cmd/h2spec",
+    version: "v2.2.1+incompatible",
+    why: "what says whether our HTTP/2 is",
+};
+
+/// Outside the tree, where every worktree of this user finds it.
+fn cache() -> Result<PathBuf> {
     let cache = std::env::var_os("XDG_CACHE_HOME")
         .map(PathBuf::from)
         .or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache")));
-    let place = cache.context("neither HOME nor XDG_CACHE_HOME is set")?.join("stoa-tools");
+    Ok(cache.context("neither HOME nor XDG_CACHE_HOME is set")?.join("stoa-tools"))
+}
+
+/// Keycloak, unpacked and built once; its home.
+pub fn keycloak() -> Result<PathBuf> {
+    const VERSION: &str = "26.4.0";
+    let cache = cache()?;
+    let place = cache.join(format!("keycloak-{VERSION}"));
+    if place.join("bin/kc.sh").exists() {
+        return Ok(place);
+    }
+    tools(&[MAVEN, JAVA])?;
+    println!("installing Keycloak {VERSION} from Maven Central: tests ask it for tokens (160 MB)");
+    // Into a place of its own first, so that what was broken off is not taken for whole.
+    let unpacked = cache.join(format!("keycloak-unpacked.{}", std::process::id()));
+    let artifact = format!("org.keycloak:keycloak-quarkus-dist:{VERSION}:zip");
+    let mut maven = Command::new("mvn");
+    maven.args(["--batch-mode", "--quiet", "dependency:unpack"]);
+    maven.arg(format!("-Dartifact={artifact}"));
+    maven.arg(format!("-DoutputDirectory={}", unpacked.display()));
+    // Not in the repository, whose files are no project of Maven's.
+    fs::create_dir_all(&cache)?;
+    run(maven.current_dir(&cache)).context("Keycloak cannot be installed")?;
+    let whole = unpacked.join(format!("keycloak-{VERSION}"));
+    // Once, rather than at each start.
+    let mut build = Command::new("sh");
+    build.arg(whole.join("bin/kc.sh")).args(["build", "--db=dev-mem"]);
+    command::run(&mut build).context("Keycloak cannot be built")?;
+    fs::rename(whole, &place)?;
+    fs::remove_dir_all(unpacked)?;
+    Ok(place)
+}
+
+/// Builds it once.
+pub fn go_tool(tool: &GoTool) -> Result<PathBuf> {
+    let GoTool { name, package, version, why } = tool;
+    let place = cache()?;
     let program = place.join(format!("{name}-{version}"));
     if program.exists() {
         return Ok(program);

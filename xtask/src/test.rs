@@ -102,12 +102,15 @@ fn filtered(mut command: Command, options: &Options, arguments: &[&str]) -> Comm
 fn system(options: &Options) -> Result<Totals> {
     provision::tools(&provision::ALL)?;
     let python = provision::python()?;
+    let keycloak = provision::keycloak()?;
+    let h2spec = provision::go_tool(&provision::H2SPEC)?;
     let place = build(PROFILE)?;
     let mut command = cargo();
     command.args(["test", "--profile", PROFILE, "-p", "system-tests", "--test", "*"]);
     command.arg("--no-fail-fast");
     command.env("TEST_BINARIES", place).env("TEST_PYTHON", python);
     command.env("TEST_OPA", provision::go_tool(&provision::OPA)?);
+    command.env("TEST_KEYCLOAK", keycloak).env("TEST_H2SPEC", h2spec);
     interrupt::check()?;
     // One at a time: they measure, and share two cores with what they measure.
     let totals = counted("system tests", filtered(command, options, &["--test-threads=1"]));

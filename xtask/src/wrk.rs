@@ -34,13 +34,20 @@ pub fn run(address: SocketAddr, seconds: u32, body: &str, dir: &Path) -> Result<
     parse(&said).with_context(|| format!("wrk said something else:\n{said}"))
 }
 
-/// Saturates `address` for `seconds` with GETs of `path`.
-pub fn get(address: SocketAddr, path: &str, connections: u32, seconds: u32) -> Result<Run> {
-    let said = command::run(
-        Command::new("wrk")
-            .args(["-t1", "--latency", &format!("-c{connections}"), &format!("-d{seconds}s")])
-            .arg(format!("http://{address}{path}")),
-    )?;
+/// Saturates `address` for `seconds` with GETs of `path`; `headers` are lines of each.
+pub fn get(
+    address: SocketAddr,
+    path: &str,
+    connections: u32,
+    seconds: u32,
+    headers: &[&str],
+) -> Result<Run> {
+    let mut wrk = Command::new("wrk");
+    wrk.args(["-t1", "--latency", &format!("-c{connections}"), &format!("-d{seconds}s")]);
+    for header in headers {
+        wrk.args(["-H", header]);
+    }
+    let said = command::run(wrk.arg(format!("http://{address}{path}")))?;
     parse(&said).with_context(|| format!("wrk said something else:\n{said}"))
 }
 

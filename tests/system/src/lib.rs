@@ -3,11 +3,15 @@
 #![forbid(unsafe_code)]
 
 pub mod decisions;
+pub mod jwks_server;
+pub mod keycloak;
 pub mod markers;
 pub mod observed;
 pub mod planted;
 pub mod proxy;
 pub mod rate;
 pub mod servers;
+pub mod soak;
 pub mod stage;
 pub mod steering;
+pub mod torture;

@@ -10,7 +10,9 @@ use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 
-use super::http1::{chunked::ChunkError, client::Exchange, length::Length, server::ClientBody};
+use super::http1::{
+    chunked::ChunkError, client::Exchange, head, length::Length, server::ClientBody,
+};
 
 #[derive(Debug, thiserror::Error)]
 pub enum BodyError {
@@ -114,7 +116,12 @@ impl Body {
             Self::Client(body) => body.poll_next(cx),
             Self::Upstream(exchange) => exchange.poll_next(cx),
             Self::Http2(incoming) => {
-                let frame = ready!(Pin::new(incoming).poll_frame(cx));
+                let mut frame = ready!(Pin::new(incoming).poll_frame(cx));
+                if let Some(Ok(frame)) = &mut frame
+                    && let Some(trailers) = frame.trailers_mut()
+                {
+                    head::strip_trailers(trailers);
+                }
                 Poll::Ready(frame.map(|frame| frame.map_err(BodyError::from)))
             }
             Self::Limited(left, body) => {

@@ -37,6 +37,41 @@ const OF_TRUSTED_PROXIES: [HeaderName; 11] = [
     HeaderName::from_static("x-rewrite-url"),
 ];
 
+/// What servers believe of a gateway: who the client is, where it asks, what was decided.
+const CLAIMS: [&str; 8] = [
+    "x-forwarded-",
+    "x-real-ip",
+    "x-original-",
+    "x-rewrite-",
+    "x-user-",
+    "x-tenant-",
+    "x-stoa-",
+    "x-request-id",
+];
+
+/// Removes the claims of a name that `is_meant` holds for.
+pub fn strip_claims(headers: &mut HeaderMap, is_meant: impl Fn(&str) -> bool) {
+    let is_claim = |name: &str| {
+        let name = name.replace('_', "-");
+        CLAIMS.iter().any(|claim| name.starts_with(claim))
+            || ["content-length", "transfer-encoding", "forwarded"].contains(&name.as_str())
+    };
+    let claims: Vec<HeaderName> =
+        headers.keys().filter(|n| is_meant(n.as_str()) && is_claim(n.as_str())).cloned().collect();
+    for name in claims {
+        headers.remove(name);
+    }
+}
+
+/// CGI and what came after it (WSGI, Rack, PHP) write `-` and `_` alike: `X_User_ID` of a client
+/// would be taken for our `X-User-ID`, and `Content_Length` for the message's.
+pub fn strip_misspelt_claims(headers: &mut HeaderMap) {
+    let has_underscore = |name: &str| name.as_bytes().contains(&b'_');
+    if headers.keys().any(|name| has_underscore(name.as_str())) {
+        strip_claims(headers, has_underscore);
+    }
+}
+
 const VIA_11: HeaderValue = HeaderValue::from_static("1.1 stoa-gateway");
 const VIA_10: HeaderValue = HeaderValue::from_static("1.0 stoa-gateway");
 const VIA_2: HeaderValue = HeaderValue::from_static("2 stoa-gateway");
@@ -60,6 +95,9 @@ pub fn accepts_trailers(headers: &HeaderMap) -> bool {
         .any(|coding| coding.trim_ascii().eq_ignore_ascii_case(b"trailers"))
 }
 
+/// Of `Connection`, beside names of fields.
+const OPTIONS: [&[u8]; 3] = [b"keep-alive", b"close", b"upgrade"];
+
 /// Removes what concerns one connection only: the known fields, and those that `Connection` names.
 pub fn strip_connection_fields(headers: &mut HeaderMap) {
     if headers.contains_key(header::CONNECTION) {
@@ -68,7 +106,8 @@ pub fn strip_connection_fields(headers: &mut HeaderMap) {
             .iter()
             .flat_map(|value| value.as_bytes().split(|b| *b == b','))
             .map(<[u8]>::trim_ascii)
-            .filter(|name| !name.eq_ignore_ascii_case(b"close"))
+            // Those that mean something of their own, and are removed below where they are fields.
+            .filter(|name| !OPTIONS.iter().any(|option| name.eq_ignore_ascii_case(option)))
             .filter_map(|name| HeaderName::from_bytes(name).ok())
             .filter(|name| *name != header::HOST && *name != header::CONTENT_LENGTH)
             .collect();
@@ -271,6 +310,22 @@ mod tests {
         let mut left: Vec<&str> = map.keys().map(HeaderName::as_str).collect();
         left.sort_unstable();
         assert_eq!(left, ["accept", "host"]);
+    }
+
+    #[test]
+    fn claims_are_removed_in_their_other_spelling() {
+        let mut map = headers(&[
+            ("x_user_id", "root"),
+            ("x-user_id", "root"),
+            ("content_length", "5"),
+            ("x_forwarded_for", "6.6.6.6"),
+            ("x-user-id", "kept: who may say it is decided elsewhere"),
+            ("api_key", "kept"),
+        ]);
+        strip_misspelt_claims(&mut map);
+        let mut left: Vec<&str> = map.keys().map(HeaderName::as_str).collect();
+        left.sort_unstable();
+        assert_eq!(left, ["api_key", "x-user-id"]);
     }
 
     #[test]

@@ -103,7 +103,7 @@ async fn answer(
         }
         Err(error) => {
             worker.counters.refused_heads.add(1);
-            let problem = Problem::new(StatusCode::BAD_REQUEST, error.to_string());
+            let problem = Problem::new(error.status(), error.to_string());
             Answer::of_problem(problem, Record::new(started, &method))
         }
     };

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::{
     body::{Body, BodyError},
     forwarding,
-    http1::head::RequestHead,
+    http1::{MOST_HEADERS, MOST_TARGET_BYTES, head::RequestHead},
     target::{self, Form, Target, TargetError},
     timer::{Elapsed, Timer},
     tunnel::Tunnel,
@@ -211,6 +211,7 @@ impl Request {
         let upgrade = if is_http11 { forwarding::requested_upgrade(&headers) } else { None };
         let wants_trailers = forwarding::accepts_trailers(&headers);
         forwarding::strip_connection_fields(&mut headers);
+        forwarding::strip_misspelt_claims(&mut headers);
         headers.remove(header::HOST);
         headers.remove(header::CONTENT_LENGTH);
         headers.remove(header::EXPECT);
@@ -235,6 +236,12 @@ impl Request {
         paths: Paths,
     ) -> Result<Self, TargetError> {
         let mut headers = parts.headers;
+        if headers.len() > MOST_HEADERS {
+            return Err(TargetError::TooManyFields);
+        }
+        if headers.values().any(has_blank_end) {
+            return Err(TargetError::Blank);
+        }
         let mut hosts = headers.get_all(header::HOST).iter();
         let named = hosts.next().cloned();
         if hosts.next().is_some() {
@@ -255,12 +262,16 @@ impl Request {
         };
         let host = target::host_of(authority.as_bytes())?.into();
         let path = parts.uri.path_and_query().map_or("/", |p| p.as_str());
+        if path.len() > MOST_TARGET_BYTES {
+            return Err(TargetError::TooLong);
+        }
         let target = match path {
             "*" if parts.method == Method::OPTIONS => Target::server(),
             path => Target::parse(path.as_bytes(), paths)?,
         };
         let wants_trailers = forwarding::accepts_trailers(&headers);
         forwarding::strip_connection_fields(&mut headers);
+        forwarding::strip_misspelt_claims(&mut headers);
         headers.remove(header::HOST);
         headers.remove(header::CONTENT_LENGTH);
         headers.remove(header::EXPECT);
@@ -278,6 +289,12 @@ impl Request {
             wants_trailers,
         })
     }
+}
+
+/// RFC 9113 section 8.2.1: such a field makes a request malformed, and hyper lets it pass.
+fn has_blank_end(value: &HeaderValue) -> bool {
+    let is_blank = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
+    is_blank(value.as_bytes().first()) || is_blank(value.as_bytes().last())
 }
 
 /// HTTP/2 may split `Cookie`; HTTP/1 must not see that (RFC 9113 section 8.2.3).

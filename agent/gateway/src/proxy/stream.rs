@@ -157,7 +157,9 @@ impl AsyncWrite for Rewound {
 /// handed to the kernel as it is.
 #[derive(Debug, Default)]
 pub struct Outbox {
-    small: BytesMut,
+    small: Vec<u8>,
+    /// How much of `small` has gone.
+    gone: usize,
     large: Bytes,
     tail: &'static [u8],
 }
@@ -176,7 +178,7 @@ impl Outbox {
     }
 
     /// To append to. Only while there is no large piece.
-    pub fn text(&mut self) -> &mut BytesMut {
+    pub fn text(&mut self) -> &mut Vec<u8> {
         debug_assert!(self.large.is_empty());
         &mut self.small
     }
@@ -204,15 +206,16 @@ impl Outbox {
         }
         while !self.is_empty() {
             let mut stream = Pin::new(&mut *stream);
+            let small = self.small.get(self.gone..).unwrap_or_default();
             let written = if self.large.is_empty() {
-                debug_assert!(self.tail.is_empty() || self.small.is_empty());
-                let slice = if self.small.is_empty() { self.tail } else { &self.small };
+                debug_assert!(self.tail.is_empty() || small.is_empty());
+                let slice = if small.is_empty() { self.tail } else { small };
                 std::task::ready!(stream.as_mut().poll_write(cx, slice))?
             } else if stream.gathers() {
-                let slices = [&self.small[..], &self.large, self.tail].map(IoSlice::new);
+                let slices = [small, &self.large, self.tail].map(IoSlice::new);
                 std::task::ready!(stream.as_mut().poll_write_vectored(cx, &slices))?
             } else {
-                let slice = if self.small.is_empty() { &self.large[..] } else { &self.small };
+                let slice = if small.is_empty() { &self.large[..] } else { small };
                 std::task::ready!(stream.as_mut().poll_write(cx, slice))?
             };
             if written == 0 {
@@ -228,11 +231,12 @@ impl Outbox {
     }
 
     fn advance(&mut self, mut count: usize) {
-        let small = count.min(self.small.len());
-        match small == self.small.len() {
+        let small = count.min(self.small.len() - self.gone);
+        self.gone += small;
+        if self.gone == self.small.len() {
             // Keeps the memory for the next message.
-            true => self.small.clear(),
-            false => self.small.advance(small),
+            self.small.clear();
+            self.gone = 0;
         }
         count -= small;
         let large = count.min(self.large.len());

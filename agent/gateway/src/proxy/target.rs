@@ -9,8 +9,9 @@
 
 use std::{borrow::Cow, net::Ipv6Addr, str, sync::Arc};
 
-use http::Method;
+use http::{Method, StatusCode};
 
+use super::http1::{MOST_HEADERS, MOST_TARGET_BYTES};
 use crate::catalog::{Paths, document::EncodedSlashes, routes::decode_query};
 
 /// A path and a query as the upstream gets them.
@@ -34,6 +35,23 @@ pub enum TargetError {
     EncodedSlash,
     #[error("the request names no valid host, once")]
     Host,
+    #[error("the request has more than {MOST_HEADERS} fields")]
+    TooManyFields,
+    #[error("the value of a field begins or ends with a blank")]
+    Blank,
+    #[error("the request's target is longer than {MOST_TARGET_BYTES} bytes")]
+    TooLong,
+}
+
+impl TargetError {
+    /// For the client that sent such a request.
+    pub fn status(self) -> StatusCode {
+        match self {
+            Self::TooLong => StatusCode::URI_TOO_LONG,
+            Self::TooManyFields => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            _ => StatusCode::BAD_REQUEST,
+        }
+    }
 }
 
 impl Target {

@@ -119,6 +119,10 @@ fn a_chunked_body_that_is_not_strict_never_looks_whole() {
         "5\r\nhello\r\n0\r\nX: 1\n\r\n",
         "ffffffffffffffff5\r\nhello\r\n0\r\n\r\n",
         "5;a\rb\r\nhello\r\n0\r\n\r\n",
+        // What follows the line that is wrong could be read as the end of a body.
+        "5\rhello\r\n0\r\n\r\n",
+        "5\r\nhello\r\n0\r\nX : 1\r\n\r\n",
+        "5\r\nhello\r\n0\r\nX\r\n\r\n",
     ] {
         let mut client = gateway.connect();
         client.send(format!(

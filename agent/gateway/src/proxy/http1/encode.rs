@@ -1,6 +1,6 @@
 //! Writes heads and bodies.
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{BufMut, Bytes};
 use http::{HeaderMap, Method, StatusCode, Version, header};
 use hyper::body::Frame;
 
@@ -65,7 +65,7 @@ impl Encoder {
 }
 
 /// In base `BASE`, which is at most 16.
-fn put_number<const BASE: u64>(out: &mut BytesMut, number: u64) {
+fn put_number<const BASE: u64>(out: &mut Vec<u8>, number: u64) {
     // As many as `u64::MAX` has in base 10.
     let mut digits = [0_u8; 20];
     let mut left = number;
@@ -81,10 +81,11 @@ fn put_number<const BASE: u64>(out: &mut BytesMut, number: u64) {
     out.put_slice(&digits[at..]);
 }
 
-fn put_fields(out: &mut BytesMut, headers: &HeaderMap) {
+fn put_fields(out: &mut Vec<u8>, headers: &HeaderMap) {
+    let size: usize = headers.iter().map(|(n, v)| n.as_str().len() + v.len() + 4).sum();
+    out.reserve(size);
     for (name, value) in headers {
         let (name, value) = (name.as_str().as_bytes(), value.as_bytes());
-        out.reserve(name.len() + value.len() + 4);
         out.put_slice(name);
         out.put_slice(b": ");
         out.put_slice(value);
@@ -95,7 +96,7 @@ fn put_fields(out: &mut BytesMut, headers: &HeaderMap) {
 /// A request's head. `headers` have nothing that is of one connection only, no `Host` and no
 /// length: those are written here.
 pub fn put_request(
-    out: &mut BytesMut,
+    out: &mut Vec<u8>,
     method: &Method,
     target: &str,
     host: &[u8],
@@ -137,7 +138,7 @@ pub fn put_request(
     encoder
 }
 
-fn put_length(out: &mut BytesMut, length: u64) {
+fn put_length(out: &mut Vec<u8>, length: u64) {
     out.put_slice(b"content-length: ");
     put_number::<10>(out, length);
     out.put_slice(b"\r\n");
@@ -158,7 +159,7 @@ pub struct ResponseFraming {
 /// A response's head. `headers` have nothing that is of one connection only. Returns how to write
 /// the body, and whether the connection can be used again after it.
 pub fn put_response(
-    out: &mut BytesMut,
+    out: &mut Vec<u8>,
     status: StatusCode,
     headers: &HeaderMap,
     date: Option<&[u8]>,
@@ -205,7 +206,7 @@ pub fn put_response(
 }
 
 /// A response that is not the last one (1xx).
-pub fn put_interim(out: &mut BytesMut, status: StatusCode, headers: &HeaderMap) {
+pub fn put_interim(out: &mut Vec<u8>, status: StatusCode, headers: &HeaderMap) {
     out.put_slice(b"HTTP/1.1 ");
     out.put_slice(status.as_str().as_bytes());
     out.put_slice(b" ");
@@ -227,12 +228,12 @@ mod tests {
     #[test]
     fn numbers_are_written_as_they_are() {
         for number in [0, 9, 10, 255, 4096, u64::MAX] {
-            let mut out = BytesMut::new();
+            let mut out = Vec::new();
             put_number::<16>(&mut out, number);
-            assert_eq!(out, format!("{number:x}"));
+            assert_eq!(out, format!("{number:x}").as_bytes());
             out.clear();
             put_number::<10>(&mut out, number);
-            assert_eq!(out, number.to_string());
+            assert_eq!(out, number.to_string().as_bytes());
         }
     }
 
@@ -256,6 +257,6 @@ mod tests {
         trailers.insert("x-sum", "1".parse().unwrap());
         encoder.push(&mut outbox, Frame::trailers(trailers)).unwrap();
         encoder.finish(&mut outbox).unwrap();
-        assert_eq!(outbox.text(), "4\r\nfour\r\n0\r\nx-sum: 1\r\n\r\n");
+        assert_eq!(outbox.text(), b"4\r\nfour\r\n0\r\nx-sum: 1\r\n\r\n");
     }
 }

@@ -10,6 +10,7 @@ use super::{
     MOST_HEAD_BYTES, MOST_HEADERS, MOST_TARGET_BYTES,
     length::{self, Length, LengthError},
 };
+use crate::proxy::forwarding;
 
 /// Why a head is refused, and with which status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -99,6 +100,9 @@ pub fn take_request(
     match config.parse_request_with_uninit_headers(&mut parsed, &text, &mut fields) {
         Ok(httparse::Status::Complete(size)) if size == text.len() => {}
         Ok(_) => return Err(HeadError::Field),
+        Err(httparse::Error::Version) if !names_a_version(&text) => {
+            return Err(HeadError::FirstLine);
+        }
         Err(error) => return Err(refuse(error)),
     }
     let (Some(method), Some(target)) = (parsed.method, parsed.path) else {
@@ -122,6 +126,10 @@ pub fn take_response(
     scanned: &mut usize,
     method: &Method,
 ) -> Result<Option<ResponseHead>, HeadError> {
+    // httparse reads over empty lines, which section 2.2 permits before requests only.
+    if matches!(buffer.first(), Some(b'\r' | b'\n')) {
+        return Err(HeadError::FirstLine);
+    }
     let Some(text) = take_head(buffer, scanned)? else { return Ok(None) };
     let mut fields = [MaybeUninit::uninit(); MOST_HEADERS];
     let mut parsed = httparse::Response::new(&mut []);
@@ -161,6 +169,19 @@ fn version_of(minor: Option<u8>) -> Version {
     if minor == Some(0) { Version::HTTP_10 } else { Version::HTTP_11 }
 }
 
+/// Whether a request's first line ends in a version, if one that is not ours: `HTTP-version` of
+/// section 2.3.
+fn names_a_version(text: &[u8]) -> bool {
+    let line = text.split(|b| *b == b'\r').next().unwrap_or_default();
+    let words: Vec<&[u8]> = line.split(|b| *b == b' ').collect();
+    match words[..] {
+        [_, _, [b'H', b'T', b'T', b'P', b'/', major, b'.', minor]] => {
+            major.is_ascii_digit() && minor.is_ascii_digit()
+        }
+        _ => false,
+    }
+}
+
 fn refuse(error: httparse::Error) -> HeadError {
     match error {
         httparse::Error::TooManyHeaders => HeadError::TooLong,
@@ -196,10 +217,16 @@ pub fn parse_trailers(text: &Bytes) -> Option<HeaderMap> {
         return None;
     };
     let mut headers = read_fields(text, fields).ok()?;
-    for name in NOT_IN_TRAILERS {
-        headers.remove(name);
-    }
+    strip_trailers(&mut headers);
     Some(headers)
+}
+
+/// Leaves out what would change how a message is read, and what only a gateway may say.
+pub fn strip_trailers(trailers: &mut HeaderMap) {
+    for name in NOT_IN_TRAILERS {
+        trailers.remove(name);
+    }
+    forwarding::strip_claims(trailers, |_| true);
 }
 
 const NOT_IN_TRAILERS: [HeaderName; 16] = [

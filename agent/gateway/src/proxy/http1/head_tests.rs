@@ -38,13 +38,13 @@ fn heads_that_readers_disagree_on_are_refused() {
         ("GET / HTTP/1.1\r\nA: \0\r\n\r\n", Field),
         ("GET / HTTP/1.1\r\nA(b): 1\r\n\r\n", Field),
         ("GET  / HTTP/1.1\r\nHost: x\r\n\r\n", FirstLine),
-        ("GET /  HTTP/1.1\r\nHost: x\r\n\r\n", HeadError::Version),
+        ("GET /  HTTP/1.1\r\nHost: x\r\n\r\n", HeadError::FirstLine),
         ("GET /\r\n\r\n", FirstLine),
         ("GET / HTTP/2.0\r\n\r\n", HeadError::Version),
         ("GET / HTTP/1.2\r\n\r\n", HeadError::Version),
-        ("GET / http/1.1\r\n\r\n", HeadError::Version),
+        ("GET / http/1.1\r\n\r\n", HeadError::FirstLine),
         ("G@T / HTTP/1.1\r\n\r\n", FirstLine),
-        ("GET /a b HTTP/1.1\r\n\r\n", HeadError::Version),
+        ("GET /a b HTTP/1.1\r\n\r\n", HeadError::FirstLine),
     ] {
         let error = request(text).err();
         assert_eq!(error, Some(expected), "{text:?}");
@@ -108,4 +108,20 @@ fn responses_end_by_status_and_method() {
     ] {
         assert!(length(text, get()).is_err(), "{text:?}");
     }
+}
+
+#[test]
+fn trailers_carry_nothing_that_others_believe() {
+    let text = Bytes::from_static(
+        b"X-Sum: 1\r\nContent-Length: 5\r\nX-Forwarded-For: 6.6.6.6\r\nX-User-ID: root\r\nX_User_ID: root\r\n\r\n",
+    );
+    let trailers = parse_trailers(&text).unwrap();
+    assert_eq!(trailers.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["x-sum"]);
+}
+
+#[test]
+fn a_response_begins_with_its_status_line() {
+    let mut buffer = BytesMut::from("\r\nHTTP/1.1 200 OK\r\n\r\n");
+    let taken = take_response(&mut buffer, &mut 0, &Method::GET);
+    assert_eq!(taken.unwrap_err(), HeadError::FirstLine);
 }

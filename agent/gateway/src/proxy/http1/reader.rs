@@ -34,6 +34,8 @@ enum BodyState {
     Exact(u64),
     Chunked(chunked::Decoder),
     UntilClose,
+    /// It cannot be read, so nobody knows where the next message begins.
+    Failed,
 }
 
 impl Reader {
@@ -59,7 +61,7 @@ impl Reader {
         match &self.body {
             BodyState::Done => Length::NONE,
             BodyState::Exact(left) => Length::Exact(*left),
-            BodyState::Chunked(_) => Length::Unknown,
+            BodyState::Chunked(_) | BodyState::Failed => Length::Unknown,
             BodyState::UntilClose => Length::UntilClose,
         }
     }
@@ -75,7 +77,7 @@ impl Reader {
                 BodyState::Exact(left) => *left,
                 BodyState::Chunked(decoder) => decoder.expects(),
                 BodyState::UntilClose => LARGE_READ as u64,
-                BodyState::Done => 0,
+                BodyState::Done | BodyState::Failed => 0,
             };
             let is_large = expects > SMALL_READ as u64;
             self.buffer.reserve(if is_large { LARGE_READ } else { SMALL_READ });
@@ -122,6 +124,7 @@ impl Reader {
     fn next_buffered(&mut self) -> Result<Buffered, BodyError> {
         match &mut self.body {
             BodyState::Done => Ok(Buffered::End),
+            BodyState::Failed => Err(BodyError::CutShort),
             BodyState::Exact(left) => {
                 if self.buffer.is_empty() {
                     return Ok(Buffered::NeedsMore);
@@ -138,7 +141,13 @@ impl Reader {
                 false => Ok(Buffered::Frame(Frame::data(self.buffer.split().freeze()))),
             },
             BodyState::Chunked(decoder) => {
-                let step = decoder.step(&mut self.buffer)?;
+                let step = match decoder.step(&mut self.buffer) {
+                    Ok(step) => step,
+                    Err(error) => {
+                        self.body = BodyState::Failed;
+                        return Err(error.into());
+                    }
+                };
                 if decoder.is_done() {
                     self.body = BodyState::Done;
                 }

@@ -130,7 +130,7 @@ pub async fn serve(worker: &Rc<Worker>, origin: &Origin, stream: Stream, read: B
             Ok(request) => request,
             Err(error) => {
                 worker.counters.refused_heads.add(1);
-                let (status, detail) = (StatusCode::BAD_REQUEST, error.to_string());
+                let (status, detail) = (error.status(), error.to_string());
                 return refuse(worker, &shared, status, &detail, &mut timer).await;
             }
         };
