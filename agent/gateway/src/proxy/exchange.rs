@@ -174,6 +174,7 @@ impl Worker {
         if let Some(fixed) = &origin.fixed {
             let policies = match fixed.policies.as_deref() {
                 None => Policies::None,
+                Some(_) if fixed.overseer.is_exempt(request) => Policies::None,
                 Some(name) => {
                     view.catalog.engine.find(name).map_or(Policies::Missing, Policies::Set)
                 }
@@ -389,11 +390,17 @@ impl Worker {
             }
             // Any other protocol is not ours to switch to; the request stands without it
             // (RFC 9110 section 7.8).
-            if !is_websocket || request.method != Method::GET {
+            let is_passed_on = match origin.is_unseen() {
+                true => request.upgrade.as_ref().is_some_and(forwarding::leads_away_from_http),
+                false => is_websocket && request.method == Method::GET,
+            };
+            if !is_passed_on {
                 request.upgrade = None;
             }
         }
-        forwarding::add_forwarding_fields(&mut request, origin);
+        if !origin.is_unseen() {
+            forwarding::add_forwarding_fields(&mut request, origin);
+        }
         let mut identifiers = None;
         if self.shared.settings.inject_headers {
             let tenant = record.tenant.as_ref().unwrap_or(&plan.tenant);
@@ -439,14 +446,18 @@ impl Worker {
             return self.fail(&error, record);
         };
         record.upstream = Some(Arc::clone(&pool.upstream.name));
-        let timeouts = route.map_or_else(Timeouts::default, |route| route.timeouts);
+        let timeouts = match (route, &origin.fixed) {
+            (Some(route), _) => route.timeouts,
+            (None, Some(fixed)) => fixed.timeouts,
+            (None, None) => Timeouts::default(),
+        };
         let retries = route.and_then(|route| route.retries.as_ref());
         let attempt = Attempts { pool: &pool, origin, timeouts, retries };
         match attempt.send(self, request, &mut record, timer, interim).await {
             Ok(mut answered) => {
                 forwarding::strip_connection_fields(&mut answered.headers);
                 answered.headers.remove(header::CONTENT_LENGTH);
-                if answered.tunnel.is_none() {
+                if answered.tunnel.is_none() && !origin.is_unseen() {
                     forwarding::add_via(&mut answered.headers, answered.version);
                 }
                 if let Some(identifiers) = identifiers {
