@@ -19,7 +19,7 @@ use tokio::{
     sync::watch,
 };
 
-use super::NodeError;
+use super::{NodeError, redirect};
 use crate::{
     catalog::{Defaults, Listener, live::LiveCatalog},
     config::{Config, proxy::ProxySettings},
@@ -27,6 +27,7 @@ use crate::{
     enforcement,
     http::{self as api, problem::Problem},
     proxy::{Shared, Worker as ProxyWorker, connection, counters::Registry},
+    redirect::Metrics,
     telemetry::{access_log::AccessLog, proxy_metrics},
     worker::{Worker, Workers, accept_until_drained, bind_shared},
 };
@@ -58,6 +59,7 @@ pub(super) async fn run(config: Config, settings: ProxySettings) -> Result<(), N
         registry: Arc::clone(&registry),
         access_log: Arc::new(access_log),
         drain: trigger.observe(),
+        steering: Arc::default(),
     });
     let count = settings.workers;
     let mut sockets = Sockets::bind(&live, count)?;
@@ -68,6 +70,14 @@ pub(super) async fn run(config: Config, settings: ProxySettings) -> Result<(), N
     for (listener, address) in &sockets.addresses {
         tracing::info!(%listener, %address, "listening");
     }
+
+    let steered = redirect::Shared {
+        live: Some(Arc::clone(&live)),
+        access_log: Some(Arc::clone(&state.access_log)),
+        metrics: Arc::clone(&state.steering),
+        capture: None,
+    };
+    let redirect = redirect::start(&config, steered).await?;
 
     let shared = Shared {
         settings: Arc::new(settings.clone()),
@@ -123,6 +133,7 @@ pub(super) async fn run(config: Config, settings: ProxySettings) -> Result<(), N
     };
     tracing::info!(deadline = ?settings.drain, "stopping: what is under way is drained");
     follower.abort();
+    redirect::begin_to_stop(redirect.as_ref());
     let drained = tokio::select! {
         drained = trigger.drain(settings.drain) => drained,
         // A second signal ends the waiting.
@@ -135,6 +146,7 @@ pub(super) async fn run(config: Config, settings: ProxySettings) -> Result<(), N
     stop.send_replace(true);
     let _ = tokio::time::timeout(Duration::from_secs(3), api).await;
     let _ = tokio::task::spawn_blocking(move || workers.join()).await;
+    redirect::stop(redirect).await;
     match has_failed {
         true => Err(NodeError::WorkerEnded),
         false => Ok(()),
@@ -210,6 +222,7 @@ struct State {
     registry: Arc<Registry>,
     access_log: Arc<AccessLog>,
     drain: drain::Observer,
+    steering: Arc<Metrics>,
 }
 
 impl State {
@@ -220,8 +233,9 @@ impl State {
             "/health/ready" | "/ready" => Some(self.health()),
             "/metrics" => {
                 let totals = self.registry.totals();
-                let text =
+                let mut text =
                     proxy_metrics::render(&totals, &self.live.status(), self.access_log.dropped());
+                text.push_str(&self.steering.render());
                 let mut response = Response::new(Full::new(Bytes::from(text)));
                 response.headers_mut().insert(
                     header::CONTENT_TYPE,

@@ -12,7 +12,7 @@ use tokio::{
     signal::unix::{SignalKind, signal},
 };
 
-use super::NodeError;
+use super::{NodeError, redirect};
 use crate::{
     catalog::{
         Defaults,
@@ -21,6 +21,7 @@ use crate::{
     config::{Config, sidecar::SidecarSettings},
     drain::{self, Drained},
     enforcement,
+    redirect::Metrics,
     sidecar::{
         counters::Counters,
         decider::Decider,
@@ -49,11 +50,23 @@ pub(super) async fn run(config: Config, settings: SidecarSettings) -> Result<(),
     let address = listeners.first().and_then(|l| l.local_addr().ok()).unwrap_or(config.listen);
     let (trigger, watcher) = drain::channel();
     let counters: Vec<Arc<Counters>> = (0..count.get()).map(|_| Arc::default()).collect();
+    let steering = Arc::<Metrics>::default();
     let own = Arc::new(OwnRoutes {
         live: Arc::clone(&live),
         counters: counters.clone(),
         drain: watcher.clone(),
+        more_metrics: {
+            let steering = Arc::clone(&steering);
+            Box::new(move || steering.render())
+        },
     });
+    let steered = redirect::Shared {
+        live: Some(Arc::clone(&live)),
+        access_log: None,
+        metrics: steering,
+        capture: None,
+    };
+    let redirect = redirect::start(&config, steered).await?;
     let workers = start_workers(count, listeners, &settings, &live, &own, &watcher)?;
     let follower = tokio::spawn(Arc::clone(&live).follow());
     tracing::info!(
@@ -76,11 +89,13 @@ pub(super) async fn run(config: Config, settings: SidecarSettings) -> Result<(),
 
     tracing::info!("stopping: questions under way are answered");
     follower.abort();
+    redirect::begin_to_stop(redirect.as_ref());
     drop((own, watcher));
     if trigger.drain(DRAINED_WITHIN).await == Drained::CutOff {
         tracing::warn!("stopped while questions were under way");
     }
     let _ = tokio::task::spawn_blocking(move || workers.join()).await;
+    redirect::stop(redirect).await;
     match has_lost_one {
         true => Err(NodeError::WorkerEnded),
         false => Ok(()),

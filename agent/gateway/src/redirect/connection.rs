@@ -2,6 +2,7 @@
 
 use std::{
     net::SocketAddr,
+    rc::Rc,
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
@@ -11,6 +12,7 @@ use tokio::{io, net::TcpStream, sync::watch};
 use super::{
     detect::{Look, Protocol},
     dial::{Dialed, dial},
+    enforcement::{Begun, Enforcer},
     programs::Peers,
     relay::{End, relay, reset, write_all},
     workload::{Counts, Phase, Workload},
@@ -41,6 +43,7 @@ impl Drop for Open {
 pub async fn serve(
     client: TcpStream,
     peers: Peers,
+    enforcer: Enforcer,
     workload: Arc<Workload>,
     mut phase: watch::Receiver<Phase>,
 ) {
@@ -58,8 +61,9 @@ pub async fn serve(
         return;
     }
     let _ = client.set_nodelay(true);
+    let client = Rc::new(client);
     tokio::select! {
-        () = carry(&client, &peers, &workload, from, to) => {}
+        () = carry(&client, &peers, &enforcer, &workload, from, to) => {}
         _ = phase.wait_for(|phase| *phase == Phase::Cut) => {
             Counts::add(&counts.broken);
             reset(&client);
@@ -68,9 +72,10 @@ pub async fn serve(
 }
 
 async fn carry(
-    client: &TcpStream,
+    client: &Rc<TcpStream>,
     peers: &Peers,
-    workload: &Workload,
+    enforcer: &Enforcer,
+    workload: &Arc<Workload>,
     from: SocketAddr,
     to: SocketAddr,
 ) {
@@ -96,6 +101,18 @@ async fn carry(
             });
             if is_server_first {
                 Counts::add(&counts.server_first);
+            }
+            let policies = match protocol {
+                Protocol::Http1 | Protocol::Http2 if !is_server_first => {
+                    enforcer.policies_of(workload)
+                }
+                _ => None,
+            };
+            if let Some(policies) = policies {
+                let client = Rc::clone(client);
+                let begun =
+                    Begun { client, application, protocol, first, from, to, workload, peers };
+                return enforcer.serve(begun, policies).await;
             }
             match write_all(&application.stream, &first).await {
                 Ok(()) => relay(client, &application.stream, rest).await,

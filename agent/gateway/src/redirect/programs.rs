@@ -33,10 +33,19 @@ static STEER: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/ste
 pub(super) struct Programs {
     object: Ebpf,
     peers: MapData,
-    sockets: HashMap<MapData, SocketKey, u64>,
+    sockets: Arc<SocketCounts>,
     has_netns_cookie: bool,
     can_count_sockets: bool,
 }
+
+/// Sockets that workloads have created and that are left alone.
+pub(super) struct SocketCounts {
+    map: HashMap<MapData, SocketKey, u64>,
+    has_netns_cookie: bool,
+}
+
+/// What the kernel side has decided about one workload's new connections.
+pub(super) struct KernelCounts(PerCpuArray<MapData, u64>);
 
 /// In a workload's cgroup. Dropping it detaches the programs.
 pub(super) struct CgroupLinks {
@@ -46,7 +55,7 @@ pub(super) struct CgroupLinks {
 /// In a workload's network namespace. Dropping it detaches the program, pinned or not.
 pub(super) struct Steering {
     link: Option<Link>,
-    counts: PerCpuArray<MapData, u64>,
+    counts: Arc<KernelCounts>,
 }
 
 enum Link {
@@ -78,8 +87,9 @@ impl Programs {
         let Map::HashMap(peers) = take(&mut object, "PEERS")? else {
             return Err(RedirectError::ObjectMismatch("PEERS"));
         };
-        let sockets = HashMap::try_from(take(&mut object, "SOCKETS")?)
+        let map = HashMap::try_from(take(&mut object, "SOCKETS")?)
             .map_err(|_| RedirectError::ObjectMismatch("SOCKETS"))?;
+        let sockets = Arc::new(SocketCounts { map, has_netns_cookie });
         let can_count_sockets = counting.is_ok();
         Ok(Self { object, peers, sockets, has_netns_cookie, can_count_sockets })
     }
@@ -143,15 +153,28 @@ impl Programs {
         Ok(CgroupLinks { _links: links })
     }
 
-    /// Sockets that the workload has created and that are left alone: UDP, SCTP, raw, other.
-    pub(super) fn socket_counts(&self, netns: u64) -> [u64; socket::COUNT as usize] {
+    pub(super) fn sockets(&self) -> Arc<SocketCounts> {
+        Arc::clone(&self.sockets)
+    }
+}
+
+impl SocketCounts {
+    /// UDP, SCTP, raw, other, of the workload in this namespace.
+    pub(super) fn read(&self, netns: u64) -> [u64; socket::COUNT as usize] {
         let netns = if self.has_netns_cookie { netns } else { 0 };
         let mut counts = [0; socket::COUNT as usize];
         for (kind, count) in (0..).zip(&mut counts) {
             let key = SocketKey { netns, kind, reserved: 0 };
-            *count = self.sockets.get(&key, 0).unwrap_or(0);
+            *count = self.map.get(&key, 0).unwrap_or(0);
         }
         counts
+    }
+}
+
+impl KernelCounts {
+    pub(super) fn read(&self, what: u32) -> u64 {
+        debug_assert!(what < count::COUNT, "no such count: {what}");
+        self.0.get(&what, 0).map_or(0, |cpus| cpus.iter().sum())
     }
 }
 
@@ -217,12 +240,11 @@ impl Steering {
                     reason: with_causes(&e),
                 })?),
             };
-        Ok(Self { link: Some(link), counts })
+        Ok(Self { link: Some(link), counts: Arc::new(KernelCounts(counts)) })
     }
 
-    pub(super) fn count(&self, what: u32) -> u64 {
-        debug_assert!(what < count::COUNT, "no such count: {what}");
-        self.counts.get(&what, 0).map_or(0, |cpus| cpus.iter().sum())
+    pub(super) fn counts(&self) -> Arc<KernelCounts> {
+        Arc::clone(&self.counts)
     }
 }
 

@@ -9,18 +9,20 @@ use std::{
 };
 
 use serde_json::{Map, Value, json};
-use stoa_common::redirect::count;
 use tokio::{sync::watch, task::JoinSet};
 
 use super::{
+    capture::{Capture, Observed},
     error::RedirectError,
+    metrics::{KINDS, Metrics, Row, VERDICTS},
     pins::Pins,
     programs::{CgroupLinks, Programs, Steering, SteeringOptions},
     protocol::Handed,
     records::Records,
     worker::Workers,
-    workload::{Counts, FailMode, Phase, Workload, WorkloadSpec},
+    workload::{Counts, FailMode, Phase, Place, Workload, WorkloadSpec},
 };
+use crate::drain;
 
 /// Workloads of one agent. A node of Kubernetes has 110 pods by default.
 pub(super) const LIMIT: usize = 4096;
@@ -33,10 +35,27 @@ pub(super) struct Registry {
     workers: Workers,
     pins: Pins,
     records: Records,
+    surroundings: Surroundings,
     enrolled: BTreeMap<String, Enrolled>,
     /// Those that are steered no longer and have connections open, until these end.
     leaving: JoinSet<()>,
     cut: watch::Sender<bool>,
+}
+
+/// What else there is in this agent.
+pub(super) struct Surroundings {
+    /// Of workloads that name none.
+    pub tenant: Arc<str>,
+    pub metrics: Arc<Metrics>,
+    pub capture: Option<Arc<dyn Capture>>,
+}
+
+impl Surroundings {
+    fn observed_at(&self, place: &Place) -> Option<Observed> {
+        let capture = self.capture.as_ref()?;
+        let service = capture.service_at(&place.cgroup, &place.namespace)?;
+        Some(Observed { capture: Arc::clone(capture), service })
+    }
 }
 
 struct Enrolled {
@@ -49,12 +68,19 @@ struct Enrolled {
 }
 
 impl Registry {
-    pub(super) fn new(programs: Programs, workers: Workers, pins: Pins, records: Records) -> Self {
+    pub(super) fn new(
+        programs: Programs,
+        workers: Workers,
+        pins: Pins,
+        records: Records,
+        surroundings: Surroundings,
+    ) -> Self {
         Self {
             programs,
             workers,
             pins,
             records,
+            surroundings,
             enrolled: BTreeMap::new(),
             leaving: JoinSet::new(),
             cut: watch::Sender::new(false),
@@ -105,13 +131,29 @@ impl Registry {
             .map(std::net::TcpListener::local_addr)
             .collect::<Result<_, _>>()
             .map_err(RedirectError::Listen)?;
+        if let Some(capture) = &self.surroundings.capture {
+            // Before a single connection comes to them.
+            for listener in sets.iter().flatten() {
+                if let Err(reason) = capture.leave_out(listener) {
+                    tracing::warn!(reason, "what is steered may be observed twice");
+                }
+            }
+        }
         let name = spec.name.clone();
         let workload = Arc::new(Workload {
+            name: name.as_str().into(),
+            tenant: match &spec.tenant {
+                Some(tenant) => tenant.as_str().into(),
+                None => Arc::clone(&self.surroundings.tenant),
+            },
+            policies: spec.policies.as_deref().map(Into::into),
+            observed: self.surroundings.observed_at(&place),
             spec,
             place,
             netns,
             listeners,
             phase: watch::Sender::new(Phase::Serving),
+            drain: drain::channel().0,
             counts: Counts::default(),
         });
         // In this order a connection that is steered finds everything in place.
@@ -134,6 +176,11 @@ impl Registry {
             took: started.elapsed(),
         };
         tracing::info!(workload = name, took_us = enrolled.took.as_micros(), "enrolled");
+        self.surroundings.metrics.put(Row {
+            workload: Arc::clone(&enrolled.workload),
+            kernel: enrolled.steering.counts(),
+            sockets: self.programs.sockets(),
+        });
         if let Some(previous) = self.enrolled.insert(name, enrolled) {
             self.leave(previous);
         }
@@ -207,11 +254,13 @@ impl Registry {
 
     fn leave(&mut self, enrolled: Enrolled) {
         let Enrolled { workload, steering, _cgroup, .. } = enrolled;
+        self.surroundings.metrics.remove(&workload);
         drop(steering);
         let mut cut = self.cut.subscribe();
         self.leaving.spawn_local(async move {
             tokio::time::sleep(GRACE).await;
             workload.phase.send_replace(Phase::Leaving);
+            workload.drain.begin();
             tokio::select! {
                 () = workload.phase.closed() => {}
                 _ = cut.wait_for(|cut| *cut) => {
@@ -284,13 +333,14 @@ impl Registry {
 
     fn describe(&self, enrolled: &Enrolled) -> Value {
         let Enrolled { workload, steering, .. } = enrolled;
-        let connections: Map<String, Value> = workload
-            .counts
-            .read()
-            .into_iter()
-            .map(|(name, value)| (name.to_owned(), value.into()))
-            .collect();
-        let [udp, sctp, raw, other] = self.programs.socket_counts(workload.netns);
+        let by_name = |(name, value): (&str, u64)| (name.to_owned(), Value::from(value));
+        let connections: Map<_, _> = workload.counts.connections().map(by_name).collect();
+        let requests: Map<_, _> = workload.counts.requests().map(by_name).collect();
+        let counts = steering.counts();
+        let kernel: Map<_, _> =
+            VERDICTS.iter().map(|(which, name)| by_name((*name, counts.read(*which)))).collect();
+        let sockets = self.programs.sockets().read(workload.netns);
+        let left_alone: Map<_, _> = KINDS.into_iter().zip(sockets).map(by_name).collect();
         json!({
             "name": workload.spec.name,
             "source": enrolled.source,
@@ -298,16 +348,14 @@ impl Registry {
             "netns": workload.place.netns,
             "ports": workload.spec.ports,
             "fail_mode": workload.spec.fail_mode,
+            "policies": workload.spec.policies,
+            "tenant": &*workload.tenant,
+            "observed_as": workload.observed.as_ref().map(|observed| &*observed.service),
             "enrol_us": u64::try_from(enrolled.took.as_micros()).unwrap_or(u64::MAX),
             "connections": connections,
-            "kernel": {
-                "steered": steering.count(count::STEERED),
-                "refused": steering.count(count::REFUSED),
-                "unsteered": steering.count(count::UNSTEERED),
-                "own": steering.count(count::OWN),
-                "other_protocol": steering.count(count::OTHER_PROTOCOL),
-            },
-            "left_alone": { "udp": udp, "sctp": sctp, "raw": raw, "other": other },
+            "requests": requests,
+            "kernel": kernel,
+            "left_alone": left_alone,
         })
     }
 }

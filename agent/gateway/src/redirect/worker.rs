@@ -17,12 +17,15 @@ use tokio::{
 
 use super::{
     connection,
+    enforcement::{Enforcement, Enforcer},
     error::RedirectError,
     namespace::Namespace,
     programs::{Peers, Programs},
     relay::reset,
     workload::{Counts, Phase, Workload},
 };
+
+use crate::{config::proxy::ProxySettings, drain};
 
 const BACKLOG: i32 = 4096;
 /// Workloads on their way to a worker.
@@ -47,19 +50,26 @@ pub(super) struct Worker {
 
 pub(super) struct Workers {
     workers: Vec<Worker>,
+    /// Workloads are told to leave one by one; the threads as such never are.
+    _drain: drain::Trigger,
 }
 
 impl Workers {
     pub(super) fn start(
         programs: &Programs,
+        enforcement: &Enforcement,
+        settings: &Arc<ProxySettings>,
         count: usize,
         limit: usize,
     ) -> Result<Self, RedirectError> {
+        let (drain, watcher) = drain::channel();
         let permits = Arc::new(Semaphore::new(limit));
         let mut workers = Vec::with_capacity(count);
         for n in 0..count {
             let peers = programs.peers()?;
             let permits = Arc::clone(&permits);
+            let (enforcement, settings, watcher) =
+                (enforcement.clone(), Arc::clone(settings), watcher.clone());
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
                 .build()
@@ -68,12 +78,15 @@ impl Workers {
             let thread = std::thread::Builder::new()
                 .name(format!("redirect-{n}"))
                 .spawn(move || {
-                    LocalSet::new().block_on(&runtime, run(arriving, peers, permits));
+                    LocalSet::new().block_on(&runtime, async move {
+                        let enforcer = Enforcer::new(&enforcement, &settings, watcher);
+                        run(arriving, peers, enforcer, permits).await;
+                    });
                 })
                 .map_err(RedirectError::Thread)?;
             workers.push(Worker { queue, thread });
         }
-        Ok(Self { workers })
+        Ok(Self { workers, _drain: drain })
     }
 
     /// A set of listeners for each worker, one of each address family; the sets share addresses.
@@ -152,7 +165,12 @@ fn listen_at(address: SocketAddr) -> io::Result<std::net::TcpListener> {
     Ok(socket.into())
 }
 
-async fn run(mut arriving: mpsc::Receiver<Listening>, peers: Peers, permits: Arc<Semaphore>) {
+async fn run(
+    mut arriving: mpsc::Receiver<Listening>,
+    peers: Peers,
+    enforcer: Enforcer,
+    permits: Arc<Semaphore>,
+) {
     let mut accepting = JoinSet::new();
     loop {
         tokio::select! {
@@ -160,7 +178,8 @@ async fn run(mut arriving: mpsc::Receiver<Listening>, peers: Peers, permits: Arc
                 let Some(Listening { workload, listener }) = arrived else { break };
                 let phase = workload.phase.subscribe();
                 accepting.spawn_local(accept(
-                    listener, workload, phase, peers.clone(), Arc::clone(&permits),
+                    listener, workload, phase, peers.clone(), enforcer.clone(),
+                    Arc::clone(&permits),
                 ));
             }
             Some(_) = accepting.join_next() => {}
@@ -173,6 +192,7 @@ async fn accept(
     workload: Arc<Workload>,
     mut phase: watch::Receiver<Phase>,
     peers: Peers,
+    enforcer: Enforcer,
     permits: Arc<Semaphore>,
 ) {
     let listener = match TcpListener::from_std(listener) {
@@ -202,8 +222,9 @@ async fn accept(
             continue;
         };
         let (workload, peers, phase) = (Arc::clone(&workload), peers.clone(), phase.clone());
+        let enforcer = enforcer.clone();
         tokio::task::spawn_local(async move {
-            connection::serve(client, peers, workload, phase).await;
+            connection::serve(client, peers, enforcer, workload, phase).await;
             drop(permit);
         });
     }

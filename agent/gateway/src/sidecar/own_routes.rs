@@ -25,6 +25,8 @@ pub struct OwnRoutes {
     /// One for each worker.
     pub counters: Vec<Arc<Counters>>,
     pub drain: Watcher,
+    /// Of what else this agent does, in the text format.
+    pub more_metrics: Box<dyn Fn() -> String + Send + Sync>,
 }
 
 impl OwnRoutes {
@@ -116,6 +118,7 @@ impl OwnRoutes {
         registry.register(Box::new(is_current))?;
         let mut text = Vec::new();
         TextEncoder::new().encode(&registry.gather(), &mut text)?;
+        text.extend_from_slice((self.more_metrics)().as_bytes());
         Ok(text)
     }
 }
