@@ -57,6 +57,12 @@ pub struct AddArguments {
     /// `default`; where there is none, everything passes untouched].
     #[arg(long, value_name = "SET", visible_alias = "policy")]
     policies: Option<String>,
+    /// Steer the connections that it makes as well.
+    #[arg(long)]
+    outbound: bool,
+    /// The set that HTTP requests of those go through [default: everything passes untouched].
+    #[arg(long, value_name = "SET", requires = "outbound")]
+    outbound_policies: Option<String>,
     /// Whom it belongs to, for policies [default: the agent's tenant].
     #[arg(long, value_name = "NAME")]
     tenant: Option<String>,
@@ -136,7 +142,15 @@ fn workload(arguments: AddArguments) -> Result<Value, Error> {
     workload.insert("ports".to_owned(), json!(arguments.ports));
     let fail_mode = if arguments.fail_mode == FailMode::Closed { "closed" } else { "open" };
     workload.insert("fail_mode".to_owned(), fail_mode.into());
-    for (key, name) in [("policies", arguments.policies), ("tenant", arguments.tenant)] {
+    if arguments.outbound {
+        workload.insert("outbound".to_owned(), true.into());
+    }
+    let names = [
+        ("policies", arguments.policies),
+        ("outbound_policies", arguments.outbound_policies),
+        ("tenant", arguments.tenant),
+    ];
+    for (key, name) in names {
         if let Some(name) = name {
             workload.insert(key.to_owned(), name.into());
         }

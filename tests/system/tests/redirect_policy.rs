@@ -233,7 +233,7 @@ fn a_workload_names_its_policies_and_the_file_may_change_them() -> Result<()> {
     let mut sandbox = stage::sandbox(&dir)?;
     serve_seen(&mut sandbox)?;
     let file = dir.join("config.yaml");
-    let _agent = start_with(&dir, "policies: {}\n")?;
+    let agent = start_with(&dir, "policies: {}\n")?;
     let get = || http::get(sandbox.socket(PORT, false), "/x").map(|reply| reply.status);
     let until = |status: u16| -> Result<()> {
         let deadline = Instant::now() + Duration::from_secs(20);
@@ -259,7 +259,11 @@ fn a_workload_names_its_policies_and_the_file_may_change_them() -> Result<()> {
     until(200)?;
     // What cannot be read leaves in force what was.
     std::fs::write(&file, "policies: {open: {no such policy: 1}}")?;
-    pause(Duration::from_millis(1500));
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !agent.stderr().contains("configuration not reloaded") {
+        ensure!(Instant::now() < deadline, "{}", agent.stderr());
+        pause(Duration::from_millis(50));
+    }
     ensure!(get()? == 200);
     Ok(())
 }
@@ -535,7 +539,9 @@ fn every_mode_can_steer() -> Result<()> {
         ensure!(connection.exchange("GET", "/x", &[WITH_KEY], b"")?.status == 200, "{mode}");
         let metrics = http::get(own, "/metrics")?.text();
         ensure!(
-            metrics.contains(r#"stoa_redirect_requests_total{workload="api",outcome="denied"} 1"#),
+            metrics.contains(
+                r#"stoa_redirect_requests_total{workload="api",direction="inbound",outcome="denied"} 1"#
+            ),
             "{mode}: {metrics}"
         );
         // The policies of the mode's own door are not for those that name none.

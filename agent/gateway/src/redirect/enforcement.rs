@@ -26,10 +26,11 @@ use tokio::{
 };
 
 use super::{
+    connection::connect,
     detect::Protocol,
-    dial::{Dialed, dial},
+    dial::Dialed,
     programs::Peers,
-    workload::{Counts, Workload},
+    workload::{Counts, Direction, Workload},
 };
 use crate::{
     catalog::{
@@ -85,6 +86,7 @@ pub(super) struct Begun<'a> {
     pub from: SocketAddr,
     pub to: SocketAddr,
     pub workload: &'a Arc<Workload>,
+    pub direction: Direction,
     pub peers: &'a Peers,
 }
 
@@ -109,7 +111,15 @@ impl Enforcer {
     }
 
     /// The policies that a new connection of the workload goes through; `None`: it passes untouched.
-    pub(super) fn policies_of(&self, workload: &Workload) -> Option<Arc<str>> {
+    pub(super) fn policies_of(
+        &self,
+        workload: &Workload,
+        direction: Direction,
+    ) -> Option<Arc<str>> {
+        if direction == Direction::Outbound {
+            // The default is about who may call the workload.
+            return workload.outbound.as_ref()?.policies.clone();
+        }
         if let Some(named) = &workload.policies {
             return Some(Arc::clone(named));
         }
@@ -121,20 +131,30 @@ impl Enforcer {
 
     /// Until one of the ends has ended.
     pub(super) async fn serve(&self, begun: Begun<'_>, policies: Arc<str>) {
-        let Begun { client, application, protocol, first, from, to, workload, peers } = begun;
+        let Begun { client, application, protocol, first, from, to, workload, direction, peers } =
+            begun;
+        // A workload's own end is on loopback, where it was led to.
+        let source = match direction {
+            Direction::Inbound => from,
+            Direction::Outbound => application.stream.local_addr().unwrap_or(from),
+        };
         let (listener, upstream) = match protocol {
             Protocol::Http2 => (ListenerProtocol::Http2, UpstreamProtocol::Http2),
             _ => (ListenerProtocol::Http1, UpstreamProtocol::Http1),
         };
         let dialer = Dialer {
             workload: Arc::clone(workload),
+            direction,
             peers: peers.clone(),
             from,
             to,
             first: Cell::new(Some(application)),
         };
         let upstream = Upstream {
-            name: Arc::clone(&workload.name),
+            name: match direction {
+                Direction::Inbound => Arc::clone(&workload.name),
+                Direction::Outbound => to.to_string().into(),
+            },
             endpoints: vec![Endpoint {
                 address: Authority { host: Host::Ip(to.ip()), port: to.port() },
                 weight: 1,
@@ -149,15 +169,13 @@ impl Enforcer {
         };
         let client_ip = from.ip().to_canonical();
         let oversight = Oversight {
-            is_from_node: workload
-                .spec
-                .node_addresses
-                .iter()
-                .any(|a| a.to_canonical() == client_ip),
+            is_from_node: direction == Direction::Inbound
+                && workload.spec.node_addresses.iter().any(|a| a.to_canonical() == client_ip),
             port: to.port(),
             workload: Arc::clone(workload),
+            direction,
         };
-        let mut origin = Origin::new(from, to, Door::Redirect);
+        let mut origin = Origin::new(source, to, Door::Redirect);
         origin.destination = Some(to);
         origin.fixed = Some(Fixed {
             pool: Pool::new(Arc::new(upstream), 1, Some(Rc::new(dialer))),
@@ -177,6 +195,7 @@ impl Enforcer {
 /// Connects to the application, in the client's name.
 struct Dialer {
     workload: Arc<Workload>,
+    direction: Direction,
     peers: Peers,
     from: SocketAddr,
     to: SocketAddr,
@@ -195,9 +214,9 @@ impl Connect for Dialer {
             {
                 return Ok(Stream::Other(Box::new(first)));
             }
-            let namespace = &self.workload.place.namespace;
-            let dialed = dial(namespace, self.workload.netns, &self.peers, self.from, self.to);
-            let dialed = dialed.await.map_err(io::Error::other)?;
+            let Self { workload, direction, peers, from, to, .. } = self;
+            let dialed = connect(workload, *direction, peers, *from, *to).await;
+            let dialed = dialed.map_err(io::Error::other)?;
             Ok(Stream::Other(Box::new(dialed)))
         })
     }
@@ -214,6 +233,7 @@ fn has_ended(stream: &TcpStream) -> bool {
 /// What the workload's owner has said, and what is counted.
 struct Oversight {
     workload: Arc<Workload>,
+    direction: Direction,
     is_from_node: bool,
     port: u16,
 }
@@ -235,7 +255,7 @@ impl Overseer for Oversight {
     }
 
     fn note(&self, record: &Record, status: StatusCode) {
-        let counts = &self.workload.counts;
+        let counts = self.workload.counts_of(self.direction);
         // What the policies have let pass has an upstream.
         let has_passed = record.upstream.is_some();
         let denied_by = record.policy.or(match record.code {
@@ -250,8 +270,8 @@ impl Overseer for Oversight {
             (None, true) if record.code.is_some() => &counts.failed,
             (None, true) => &counts.passed,
         });
-        if let (Some(policy), false, Some(observed)) =
-            (denied_by, has_passed, &self.workload.observed)
+        if let (Some(policy), false, Some(observed), Direction::Inbound) =
+            (denied_by, has_passed, &self.workload.observed, self.direction)
         {
             observed.capture.count_denied(&observed.service, policy, status);
         }

@@ -6,11 +6,11 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering},
 };
 
-use stoa_common::redirect::count;
+use stoa_common::redirect::{count, outbound};
 
 use super::{
     programs::{KernelCounts, SocketCounts},
-    workload::Workload,
+    workload::{Counts, Workload},
 };
 
 /// The workloads that are steered now. Empty where nothing is.
@@ -23,6 +23,7 @@ pub struct Metrics {
 pub(super) struct Row {
     pub workload: Arc<Workload>,
     pub kernel: Arc<KernelCounts>,
+    pub outbound: Option<Arc<KernelCounts>>,
     pub sockets: Arc<SocketCounts>,
 }
 
@@ -33,6 +34,13 @@ pub(super) const VERDICTS: [(u32, &str); 5] = [
     (count::UNSTEERED, "unsteered"),
     (count::OWN, "own"),
     (count::OTHER_PROTOCOL, "other_protocol"),
+];
+/// The same of connections that the workload makes.
+pub(super) const OUTBOUND_VERDICTS: [(u32, &str); 4] = [
+    (outbound::STEERED, "steered"),
+    (outbound::UNSTEERED, "unsteered"),
+    (outbound::OWN, "own"),
+    (outbound::OTHER_PROTOCOL, "other_protocol"),
 ];
 /// Sockets that workloads create and that are left alone, in the order of their counts.
 pub(super) const KINDS: [&str; 4] = ["udp", "sctp", "raw", "other"];
@@ -68,31 +76,33 @@ impl Metrics {
             rows.len()
         );
         family(&mut text, OPEN, "gauge", "Steered connections that are open");
-        for Row { workload, .. } in &rows {
-            let open = workload.counts.open.load(Ordering::Relaxed);
-            let _ = writeln!(text, "{OPEN}{{workload=\"{}\"}} {open}", workload.spec.name);
+        for (workload, direction, counts) in sides(&rows) {
+            let open = counts.open.load(Ordering::Relaxed);
+            put(&mut text, OPEN, workload, &[("direction", direction)], open);
         }
         family(&mut text, CONNECTIONS, "counter", "Steered connections, by what became of them");
-        for Row { workload, .. } in &rows {
-            for (what, value) in workload.counts.connections() {
-                put(&mut text, CONNECTIONS, workload, ("outcome", what), value);
+        for (workload, direction, counts) in sides(&rows) {
+            for (what, value) in counts.connections().filter(|(what, _)| *what != "open") {
+                let labels = [("direction", direction), ("outcome", what)];
+                put(&mut text, CONNECTIONS, workload, &labels, value);
             }
         }
-        family(
-            &mut text,
-            REQUESTS,
-            "counter",
-            "Requests of workloads with policies, by what became of them",
-        );
-        for Row { workload, .. } in &rows {
-            for (what, value) in workload.counts.requests() {
-                put(&mut text, REQUESTS, workload, ("outcome", what), value);
+        family(&mut text, REQUESTS, "counter", "Requests under policies, by what became of them");
+        for (workload, direction, counts) in sides(&rows) {
+            for (what, value) in counts.requests() {
+                let labels = [("direction", direction), ("outcome", what)];
+                put(&mut text, REQUESTS, workload, &labels, value);
             }
         }
         family(&mut text, LOOKUPS, "counter", "New connections, by what the kernel side decided");
-        for Row { workload, kernel, .. } in &rows {
-            for (which, what) in VERDICTS {
-                put(&mut text, LOOKUPS, workload, ("verdict", what), kernel.read(which));
+        for Row { workload, kernel, outbound, .. } in &rows {
+            let inbound = VERDICTS.iter().map(|verdict| ("inbound", kernel, verdict));
+            let outbound = outbound
+                .iter()
+                .flat_map(|counts| OUTBOUND_VERDICTS.iter().map(move |v| ("outbound", counts, v)));
+            for (direction, counts, (which, what)) in inbound.chain(outbound) {
+                let labels = [("direction", direction), ("verdict", *what)];
+                put(&mut text, LOOKUPS, workload, &labels, counts.read(*which));
             }
         }
         family(
@@ -103,7 +113,7 @@ impl Metrics {
         );
         for Row { workload, sockets, .. } in &rows {
             for (kind, value) in KINDS.into_iter().zip(sockets.read(workload.netns)) {
-                put(&mut text, LEFT_ALONE, workload, ("kind", kind), value);
+                put(&mut text, LEFT_ALONE, workload, &[("kind", kind)], value);
             }
         }
         text
@@ -120,14 +130,19 @@ fn family(text: &mut String, name: &str, kind: &str, help: &str) {
     let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}");
 }
 
-/// A workload's name has nothing in it that would need an escape.
-fn put(
-    text: &mut String,
-    name: &str,
-    workload: &Workload,
-    (label, what): (&str, &str),
-    value: u64,
-) {
-    let _ =
-        writeln!(text, "{name}{{workload=\"{}\",{label}=\"{what}\"}} {value}", workload.spec.name);
+/// Each workload's counts, by direction.
+fn sides(rows: &[Row]) -> impl Iterator<Item = (&Workload, &'static str, &Counts)> {
+    rows.iter().flat_map(|row| {
+        let workload = &*row.workload;
+        workload.directions().map(move |(direction, counts)| (workload, direction, counts))
+    })
+}
+
+/// Neither names nor labels have anything in them that would need an escape.
+fn put(text: &mut String, name: &str, workload: &Workload, labels: &[(&str, &str)], value: u64) {
+    let _ = write!(text, "{name}{{workload=\"{}\"", workload.spec.name);
+    for (label, what) in labels {
+        let _ = write!(text, ",{label}=\"{what}\"");
+    }
+    let _ = writeln!(text, "}} {value}");
 }

@@ -4,7 +4,8 @@
 //! ([`protocol`]). New connections to its ports come to a listener of the agent inside that
 //! namespace; the agent connects to the application there, and the application is told of the true
 //! client. What was open before stays as it was. HTTP of a workload with policies goes through them
-//! request by request ([`enforcement`]); everything else passes as it comes ([`relay`]).
+//! request by request ([`enforcement`]); everything else passes as it comes ([`relay`]). Connections
+//! that a workload makes are led to the agent as well, if that is asked for ([`outbound`]).
 //!
 //! | when | then |
 //! |---|---|
@@ -24,6 +25,7 @@ mod error;
 mod metrics;
 #[allow(unsafe_code)]
 mod namespace;
+mod outbound;
 mod pins;
 mod predecessor;
 mod programs;

@@ -17,7 +17,7 @@ use aya::{
     },
 };
 use stoa_common::redirect::{
-    Address, LOCAL_ADDRESSES, PORT_WORDS, Peer, PeerKey, SocketKey, count, listener, socket,
+    Address, LOCAL_ADDRESSES, PORT_WORDS, Peer, PeerKey, SocketKey, listener, socket,
 };
 
 use super::{
@@ -54,15 +54,37 @@ pub(super) struct CgroupLinks {
 
 /// In a workload's network namespace. Dropping it detaches the program, pinned or not.
 pub(super) struct Steering {
-    link: Option<Link>,
+    _link: Link,
     counts: Arc<KernelCounts>,
 }
 
-enum Link {
+/// A program that is attached. Dropping it detaches the program, pinned or not.
+pub(super) enum Link {
     /// Ends with the agent.
     Held { _link: FdLink },
-    /// Outlives it, until the file is removed.
-    Pinned(PinnedLink),
+    /// Outlives it, until the file is removed; `None` when it has been.
+    Pinned(Option<PinnedLink>),
+}
+
+impl Link {
+    pub(super) fn new(link: FdLink, pin: Option<&Path>) -> Result<Self, RedirectError> {
+        let Some(path) = pin else { return Ok(Self::Held { _link: link }) };
+        let pinned = link
+            .pin(path)
+            .map_err(|e| RedirectError::Pin { path: path.to_owned(), reason: with_causes(&e) })?;
+        Ok(Self::Pinned(Some(pinned)))
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        if let Self::Pinned(link) = self
+            && let Some(link) = link.take()
+            && let Err(error) = link.unpin()
+        {
+            tracing::warn!(%error, "a pinned program could not be removed");
+        }
+    }
 }
 
 impl Programs {
@@ -172,8 +194,11 @@ impl SocketCounts {
 }
 
 impl KernelCounts {
+    pub(super) fn new(counts: PerCpuArray<MapData, u64>) -> Self {
+        Self(counts)
+    }
+
     pub(super) fn read(&self, what: u32) -> u64 {
-        debug_assert!(what < count::COUNT, "no such count: {what}");
         self.0.get(&what, 0).map_or(0, |cpus| cpus.iter().sum())
     }
 }
@@ -232,29 +257,12 @@ impl Steering {
         program.load().map_err(refused("steer"))?;
         let id = program.attach(namespace).map_err(failed)?;
         let link = FdLink::from(program.take_link(id).map_err(failed)?);
-        let link =
-            match &options.fail_closed {
-                None => Link::Held { _link: link },
-                Some(path) => Link::Pinned(link.pin(path).map_err(|e| RedirectError::Pin {
-                    path: path.clone(),
-                    reason: with_causes(&e),
-                })?),
-            };
-        Ok(Self { link: Some(link), counts: Arc::new(KernelCounts(counts)) })
+        let link = Link::new(link, options.fail_closed.as_deref())?;
+        Ok(Self { _link: link, counts: Arc::new(KernelCounts(counts)) })
     }
 
     pub(super) fn counts(&self) -> Arc<KernelCounts> {
         Arc::clone(&self.counts)
-    }
-}
-
-impl Drop for Steering {
-    fn drop(&mut self) {
-        if let Some(Link::Pinned(link)) = self.link.take()
-            && let Err(error) = link.unpin()
-        {
-            tracing::warn!(%error, "a pinned program could not be removed");
-        }
     }
 }
 
@@ -312,7 +320,7 @@ impl Drop for Introduction {
 }
 
 /// In network byte order; IPv4 mapped into IPv6.
-fn address_words(address: IpAddr) -> Address {
+pub(super) fn address_words(address: IpAddr) -> Address {
     let octets = match address {
         IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
         IpAddr::V6(v6) => v6.octets(),
@@ -324,11 +332,14 @@ fn address_words(address: IpAddr) -> Address {
     words
 }
 
-fn take(object: &mut Ebpf, name: &'static str) -> Result<Map, RedirectError> {
+pub(super) fn take(object: &mut Ebpf, name: &'static str) -> Result<Map, RedirectError> {
     object.take_map(name).ok_or(RedirectError::ObjectMismatch(name))
 }
 
-fn find<'a, P>(object: &'a mut Ebpf, name: &'static str) -> Result<&'a mut P, RedirectError>
+pub(super) fn find<'a, P>(
+    object: &'a mut Ebpf,
+    name: &'static str,
+) -> Result<&'a mut P, RedirectError>
 where
     &'a mut P: TryFrom<&'a mut Program>,
 {
@@ -338,11 +349,11 @@ where
         .ok_or(RedirectError::ObjectMismatch(name))
 }
 
-fn refused(program: &'static str) -> impl Fn(ProgramError) -> RedirectError {
+pub(super) fn refused(program: &'static str) -> impl Fn(ProgramError) -> RedirectError {
     move |error| RedirectError::Refused { program, reason: with_causes(&error) }
 }
 
-fn written(map: &'static str) -> impl Fn(aya::maps::MapError) -> RedirectError {
+pub(super) fn written(map: &'static str) -> impl Fn(aya::maps::MapError) -> RedirectError {
     move |error| RedirectError::Map { map, reason: with_causes(&error) }
 }
 

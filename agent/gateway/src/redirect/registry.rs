@@ -14,13 +14,14 @@ use tokio::{sync::watch, task::JoinSet};
 use super::{
     capture::{Capture, Observed},
     error::RedirectError,
-    metrics::{KINDS, Metrics, Row, VERDICTS},
+    metrics::{KINDS, Metrics, OUTBOUND_VERDICTS, Row, VERDICTS},
+    outbound::{Leading, Outbound, Telling},
     pins::Pins,
-    programs::{CgroupLinks, Programs, Steering, SteeringOptions},
+    programs::{CgroupLinks, KernelCounts, Programs, Steering, SteeringOptions},
     protocol::Handed,
     records::Records,
     worker::Workers,
-    workload::{Counts, FailMode, Phase, Place, Workload, WorkloadSpec},
+    workload::{Counts, Direction, FailMode, Outgoing, Phase, Place, Workload, WorkloadSpec},
 };
 use crate::drain;
 
@@ -63,8 +64,16 @@ struct Enrolled {
     /// Who enrolled it: its snapshots say whether it stays.
     source: String,
     steering: Steering,
-    _cgroup: CgroupLinks,
+    cgroup: CgroupLinks,
+    outbound: Option<Outward>,
     took: Duration,
+}
+
+/// How the connections that a workload makes are steered.
+struct Outward {
+    leading: Leading,
+    telling: Telling,
+    counts: Arc<KernelCounts>,
 }
 
 impl Registry {
@@ -126,14 +135,27 @@ impl Registry {
         let netns = namespace.cookie().map_err(failed)?;
         let sets = self.workers.listen(namespace)?;
         let Some(first) = sets.first() else { return Err(RedirectError::Ended) };
-        let listeners = first
-            .iter()
-            .map(std::net::TcpListener::local_addr)
-            .collect::<Result<_, _>>()
-            .map_err(RedirectError::Listen)?;
+        let listeners = addresses_of(first)?;
+        let (outgoing_sets, outgoing, outbound) = match spec.outbound {
+            false => (Vec::new(), None, None),
+            true => {
+                if place.holds_this_process() {
+                    return Err(RedirectError::OwnCgroup { path: place.cgroup });
+                }
+                let sets = self.workers.listen(namespace)?;
+                let Some(first) = sets.first() else { return Err(RedirectError::Ended) };
+                let (outbound, destinations) = Outbound::load(first, &addresses)?;
+                let outgoing = Outgoing {
+                    destinations,
+                    policies: spec.outbound_policies.as_deref().map(Into::into),
+                    counts: Counts::default(),
+                };
+                (sets, Some(outgoing), Some(outbound))
+            }
+        };
         if let Some(capture) = &self.surroundings.capture {
             // Before a single connection comes to them.
-            for listener in sets.iter().flatten() {
+            for listener in sets.iter().chain(&outgoing_sets).flatten() {
                 if let Err(reason) = capture.leave_out(listener) {
                     tracing::warn!(reason, "what is steered may be observed twice");
                 }
@@ -155,30 +177,36 @@ impl Registry {
             phase: watch::Sender::new(Phase::Serving),
             drain: drain::channel().0,
             counts: Counts::default(),
+            outbound: outgoing,
         });
         // In this order a connection that is steered finds everything in place.
         let cgroup = self.programs.attach_to_cgroup(&workload.place.cgroup)?;
-        self.workers.serve(&workload, &sets).await?;
-        let steering = self.steer(&workload, first, &addresses);
-        let steering =
-            match steering.and_then(|s| self.records.write(&workload, source).map(|()| s)) {
-                Ok(steering) => steering,
-                Err(error) => {
-                    workload.phase.send_replace(Phase::Leaving);
-                    return Err(error);
-                }
-            };
+        self.workers.serve(&workload, Direction::Inbound, &sets).await?;
+        self.workers.serve(&workload, Direction::Outbound, &outgoing_sets).await?;
+        let steered = self
+            .steer(&workload, first, &addresses)
+            .and_then(|steering| Ok((steering, self.lead(&workload, outbound)?)))
+            .and_then(|steered| self.records.write(&workload, source).map(|()| steered));
+        let (steering, outbound) = match steered {
+            Ok(steered) => steered,
+            Err(error) => {
+                workload.phase.send_replace(Phase::Leaving);
+                return Err(error);
+            }
+        };
         let enrolled = Enrolled {
             workload,
             source: source.to_owned(),
             steering,
-            _cgroup: cgroup,
+            cgroup,
+            outbound,
             took: started.elapsed(),
         };
         tracing::info!(workload = name, took_us = enrolled.took.as_micros(), "enrolled");
         self.surroundings.metrics.put(Row {
             workload: Arc::clone(&enrolled.workload),
             kernel: enrolled.steering.counts(),
+            outbound: enrolled.outbound.as_ref().map(|outward| Arc::clone(&outward.counts)),
             sockets: self.programs.sockets(),
         });
         if let Some(previous) = self.enrolled.insert(name, enrolled) {
@@ -200,6 +228,21 @@ impl Registry {
         let ports: Vec<u16> = workload.spec.ports.iter().copied().collect();
         let options = SteeringOptions { ports: &ports, fail_closed, inbound, addresses };
         Steering::attach(&workload.place.namespace, &workload.place.netns, &options)
+    }
+
+    fn lead(
+        &mut self,
+        workload: &Workload,
+        outbound: Option<Outbound>,
+    ) -> Result<Option<Outward>, RedirectError> {
+        let Some(outbound) = outbound else { return Ok(None) };
+        let pins = match workload.spec.fail_mode {
+            FailMode::Open => None,
+            FailMode::Closed => Some([self.pins.next()?, self.pins.next()?]),
+        };
+        let counts = outbound.counts();
+        let (leading, telling) = outbound.attach(&workload.place.cgroup, pins)?;
+        Ok(Some(Outward { leading, telling, counts }))
     }
 
     /// Steers no longer: new connections reach the application, those that are open go on.
@@ -253,9 +296,13 @@ impl Registry {
     }
 
     fn leave(&mut self, enrolled: Enrolled) {
-        let Enrolled { workload, steering, _cgroup, .. } = enrolled;
+        let Enrolled { workload, steering, cgroup, outbound, .. } = enrolled;
         self.surroundings.metrics.remove(&workload);
         drop(steering);
+        let telling = outbound.map(|Outward { leading, telling, .. }| {
+            drop(leading);
+            telling
+        });
         let mut cut = self.cut.subscribe();
         self.leaving.spawn_local(async move {
             tokio::time::sleep(GRACE).await;
@@ -268,8 +315,8 @@ impl Registry {
                     workload.phase.closed().await;
                 }
             }
-            // Now that no connection is left whose client the application could ask for.
-            drop(_cgroup);
+            // Now that no connection is left whose other end the application could ask for.
+            drop((cgroup, telling));
         });
     }
 
@@ -340,6 +387,22 @@ impl Registry {
         let kernel: Map<_, _> =
             VERDICTS.iter().map(|(which, name)| by_name((*name, counts.read(*which)))).collect();
         let sockets = self.programs.sockets().read(workload.netns);
+        let outbound = workload.outbound.as_ref().zip(enrolled.outbound.as_ref()).map(
+            |(outgoing, outward)| {
+                let connections: Map<_, _> = outgoing.counts.connections().map(by_name).collect();
+                let requests: Map<_, _> = outgoing.counts.requests().map(by_name).collect();
+                let kernel: Map<_, _> = OUTBOUND_VERDICTS
+                    .iter()
+                    .map(|(which, name)| by_name((*name, outward.counts.read(*which))))
+                    .collect();
+                json!({
+                    "policies": outgoing.policies.as_deref(),
+                    "connections": connections,
+                    "requests": requests,
+                    "kernel": kernel,
+                })
+            },
+        );
         let left_alone: Map<_, _> = KINDS.into_iter().zip(sockets).map(by_name).collect();
         json!({
             "name": workload.spec.name,
@@ -356,6 +419,14 @@ impl Registry {
             "requests": requests,
             "kernel": kernel,
             "left_alone": left_alone,
+            "outbound": outbound,
         })
     }
+}
+
+fn addresses_of(
+    listeners: &[std::net::TcpListener],
+) -> Result<Vec<std::net::SocketAddr>, RedirectError> {
+    let addresses = listeners.iter().map(std::net::TcpListener::local_addr);
+    addresses.collect::<Result<_, _>>().map_err(RedirectError::Listen)
 }

@@ -22,7 +22,7 @@ use super::{
     namespace::Namespace,
     programs::{Peers, Programs},
     relay::reset,
-    workload::{Counts, Phase, Workload},
+    workload::{Counts, Direction, Phase, Workload},
 };
 
 use crate::{config::proxy::ProxySettings, drain};
@@ -40,6 +40,7 @@ pub(super) type Listeners = Vec<std::net::TcpListener>;
 /// A workload's listener, for one worker.
 struct Listening {
     workload: Arc<Workload>,
+    direction: Direction,
     listener: std::net::TcpListener,
 }
 
@@ -101,12 +102,13 @@ impl Workers {
     pub(super) async fn serve(
         &self,
         workload: &Arc<Workload>,
+        direction: Direction,
         sets: &[Listeners],
     ) -> Result<(), RedirectError> {
         for (worker, set) in self.workers.iter().zip(sets) {
             for listener in set {
                 let listener = listener.try_clone().map_err(RedirectError::Listen)?;
-                let listening = Listening { workload: Arc::clone(workload), listener };
+                let listening = Listening { workload: Arc::clone(workload), direction, listener };
                 worker.queue.send(listening).await.map_err(|_| RedirectError::Ended)?;
             }
         }
@@ -175,10 +177,10 @@ async fn run(
     loop {
         tokio::select! {
             arrived = arriving.recv() => {
-                let Some(Listening { workload, listener }) = arrived else { break };
+                let Some(Listening { workload, direction, listener }) = arrived else { break };
                 let phase = workload.phase.subscribe();
                 accepting.spawn_local(accept(
-                    listener, workload, phase, peers.clone(), enforcer.clone(),
+                    listener, workload, direction, phase, peers.clone(), enforcer.clone(),
                     Arc::clone(&permits),
                 ));
             }
@@ -190,6 +192,7 @@ async fn run(
 async fn accept(
     listener: std::net::TcpListener,
     workload: Arc<Workload>,
+    direction: Direction,
     mut phase: watch::Receiver<Phase>,
     peers: Peers,
     enforcer: Enforcer,
@@ -217,14 +220,14 @@ async fn accept(
             }
         };
         let Ok(permit) = Arc::clone(&permits).try_acquire_owned() else {
-            Counts::add(&workload.counts.over_limit);
+            Counts::add(&workload.counts_of(direction).over_limit);
             reset(&client);
             continue;
         };
         let (workload, peers, phase) = (Arc::clone(&workload), peers.clone(), phase.clone());
         let enforcer = enforcer.clone();
         tokio::task::spawn_local(async move {
-            connection::serve(client, peers, enforcer, workload, phase).await;
+            connection::serve(client, peers, enforcer, workload, direction, phase).await;
             drop(permit);
         });
     }

@@ -20,6 +20,7 @@ use super::{
     capture::Observed,
     error::RedirectError,
     namespace::{Identity, Namespace},
+    outbound::Destinations,
 };
 use crate::drain;
 
@@ -45,6 +46,13 @@ pub struct WorkloadSpec {
     /// it, those of the set `default`; where there is none, everything passes untouched.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub policies: Option<String>,
+    /// Steer the connections that it makes as well.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub outbound: bool,
+    /// The policies that HTTP requests of those go through. Without it, everything passes
+    /// untouched.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outbound_policies: Option<String>,
     /// Whom it belongs to; without it, the agent's tenant.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tenant: Option<String>,
@@ -78,6 +86,11 @@ pub struct Probe {
     pub path: String,
 }
 
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde calls it")]
+fn is_false(flag: &bool) -> bool {
+    !flag
+}
+
 fn get() -> String {
     "GET".to_owned()
 }
@@ -91,10 +104,14 @@ impl WorkloadSpec {
         if !(1..=PORTS).contains(&self.ports.len()) || self.ports.contains(&0) {
             return Err(RedirectError::Ports { limit: PORTS });
         }
-        for name in [&self.policies, &self.tenant].into_iter().flatten() {
+        let names = [&self.policies, &self.outbound_policies, &self.tenant];
+        for name in names.into_iter().flatten() {
             if name.is_empty() || name.len() > 253 || name.chars().any(char::is_control) {
                 return Err(RedirectError::SetName(name.clone()));
             }
+        }
+        if self.outbound_policies.is_some() && !self.outbound {
+            return Err(RedirectError::NotOutbound);
         }
         if self.probes.len() > PROBES {
             return Err(RedirectError::TooManyProbes { limit: PROBES });
@@ -173,6 +190,23 @@ impl Place {
         (self.cgroup_id, self.namespace.identity())
     }
 
+    /// Whether the agent is in the workload's cgroup, or below it.
+    pub fn holds_this_process(&self) -> bool {
+        let own = std::process::id().to_string();
+        let mut folders = vec![self.cgroup.clone()];
+        while let Some(folder) = folders.pop() {
+            let list = fs::read_to_string(folder.join("cgroup.procs")).unwrap_or_default();
+            if list.lines().any(|pid| pid == own) {
+                return true;
+            }
+            let below = fs::read_dir(&folder).into_iter().flatten().flatten();
+            folders.extend(
+                below.filter(|e| e.file_type().is_ok_and(|t| t.is_dir())).map(|e| e.path()),
+            );
+        }
+        false
+    }
+
     /// Whether its cgroup is still there: a workload ends with it.
     pub fn is_there(&self) -> bool {
         fs::metadata(&self.cgroup).is_ok_and(|meta| meta.ino() == self.cgroup_id)
@@ -208,6 +242,36 @@ pub struct Workload {
     pub counts: Counts,
     /// What a capture in this agent calls it.
     pub observed: Option<Observed>,
+    pub outbound: Option<Outgoing>,
+}
+
+/// The connections that a workload makes.
+pub struct Outgoing {
+    pub destinations: Destinations,
+    /// [`WorkloadSpec::outbound_policies`]
+    pub policies: Option<Arc<str>>,
+    pub counts: Counts,
+}
+
+/// Who has made a connection: somebody to the workload, or the workload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    Inbound,
+    Outbound,
+}
+
+impl Workload {
+    pub fn counts_of(&self, direction: Direction) -> &Counts {
+        match (&self.outbound, direction) {
+            (Some(outgoing), Direction::Outbound) => &outgoing.counts,
+            _ => &self.counts,
+        }
+    }
+
+    pub fn directions(&self) -> impl Iterator<Item = (&'static str, &Counts)> {
+        let outgoing = self.outbound.iter().map(|outgoing| ("outbound", &outgoing.counts));
+        std::iter::once(("inbound", &self.counts)).chain(outgoing)
+    }
 }
 
 macro_rules! counts {
@@ -294,6 +358,8 @@ mod tests {
             ports: ports.iter().copied().collect(),
             fail_mode: FailMode::Open,
             policies: None,
+            outbound: false,
+            outbound_policies: None,
             tenant: None,
             probes: Vec::new(),
             node_addresses: BTreeSet::new(),
