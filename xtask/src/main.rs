@@ -4,6 +4,7 @@
 
 mod bench;
 mod bench_proxy;
+mod bench_redirect;
 mod ci;
 mod demo;
 mod demo_summary;
@@ -38,6 +39,10 @@ Verbs:
   bench proxy     Proxy mode beside nginx, HAProxy and Envoy, one worker each
     --rounds N      runs of each kind [default: 3]
     --seconds N     length of a run [default: 5]
+  bench redirect  A steered service beside itself, and beside iptables REDIRECT to Envoy
+    --rounds N      runs of each kind [default: 5]
+    --seconds N     length of a run [default: 5]
+    --profile NAME  what the agent is built as [default: release]
   install         Build the agent and stoactl with the kernel side, and put both into cargo's bin
   setup           Install the toolchains and programs that the other verbs need, and say why
   ebpf            Build the kernel side
@@ -52,6 +57,7 @@ enum Verb {
     Test(test::Options),
     BenchCapture(bench::Options),
     BenchProxy(bench_proxy::Options),
+    BenchRedirect(bench_redirect::Options),
     Install,
     Setup,
     Ebpf,
@@ -84,7 +90,10 @@ fn parse() -> Result<Verb> {
             Some(Value(what)) if what == "proxy" => {
                 Verb::BenchProxy(bench_proxy::Options::default())
             }
-            _ => bail!("bench what? There are: bench capture, bench proxy"),
+            Some(Value(what)) if what == "redirect" => {
+                Verb::BenchRedirect(bench_redirect::Options::default())
+            }
+            _ => bail!("bench what? There are: bench capture, bench proxy, bench redirect"),
         },
         "install" => Verb::Install,
         "setup" => Verb::Setup,
@@ -92,7 +101,7 @@ fn parse() -> Result<Verb> {
         "ci" => Verb::Ci,
         "help" => return Ok(Verb::Help),
         other => bail!(
-            "no verb `{other}`; there are: demo, test, bench capture, bench proxy, install, setup, ebpf, ci"
+            "no verb `{other}`; there are: demo, test, bench capture, bench proxy, bench redirect, install, setup, ebpf, ci"
         ),
     };
     while let Some(argument) = parser.next()? {
@@ -118,6 +127,15 @@ fn parse() -> Result<Verb> {
             (Verb::BenchProxy(options), Long("seconds")) => {
                 options.seconds = parser.value()?.parse()?;
             }
+            (Verb::BenchRedirect(options), Long("rounds")) => {
+                options.rounds = parser.value()?.parse()?;
+            }
+            (Verb::BenchRedirect(options), Long("seconds")) => {
+                options.seconds = parser.value()?.parse()?;
+            }
+            (Verb::BenchRedirect(options), Long("profile")) => {
+                options.profile = parser.value()?.string()?;
+            }
             (_, other) => return Err(other.unexpected().into()),
         }
     }
@@ -130,6 +148,7 @@ fn run(verb: Verb) -> Result<()> {
         Verb::Test(options) => test::run(&options),
         Verb::BenchCapture(options) => bench::run(&options),
         Verb::BenchProxy(options) => bench_proxy::run(&options),
+        Verb::BenchRedirect(options) => bench_redirect::run(&options),
         Verb::Install => {
             setup::run()?;
             ebpf::run()?;

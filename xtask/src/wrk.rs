@@ -36,9 +36,25 @@ pub fn run(address: SocketAddr, seconds: u32, body: &str, dir: &Path) -> Result<
 
 /// Saturates `address` for `seconds` with GETs of `path`.
 pub fn get(address: SocketAddr, path: &str, connections: u32, seconds: u32) -> Result<Run> {
+    get_with(address, path, connections, seconds, &[])
+}
+
+/// The same, with a connection for each request.
+pub fn get_anew(address: SocketAddr, path: &str, connections: u32, seconds: u32) -> Result<Run> {
+    get_with(address, path, connections, seconds, &["-H", "Connection: close"])
+}
+
+fn get_with(
+    address: SocketAddr,
+    path: &str,
+    connections: u32,
+    seconds: u32,
+    more: &[&str],
+) -> Result<Run> {
     let said = command::run(
         Command::new("wrk")
             .args(["-t1", "--latency", &format!("-c{connections}"), &format!("-d{seconds}s")])
+            .args(more)
             .arg(format!("http://{address}{path}")),
     )?;
     parse(&said).with_context(|| format!("wrk said something else:\n{said}"))
