@@ -3,7 +3,7 @@
 
 use std::{env, fs, path::PathBuf};
 
-const OBJECTS: [&str; 3] = ["stoa.bpf.o", "redirect.bpf.o", "steer.bpf.o"];
+const OBJECTS: [&str; 4] = ["stoa.bpf.o", "redirect.bpf.o", "steer.bpf.o", "outbound.bpf.o"];
 
 fn main() {
     println!("cargo:rerun-if-env-changed=STOA_EBPF_OBJECTS");

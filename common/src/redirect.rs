@@ -24,6 +24,22 @@ pub mod count {
     pub const COUNT: u32 = 5;
 }
 
+/// Index into the counts of what a workload connects to.
+pub mod outbound {
+    /// Led to the agent.
+    pub const STEERED: u32 = 0;
+    /// Should have been, and could not.
+    pub const UNSTEERED: u32 = 1;
+    /// To the workload itself.
+    pub const OWN: u32 = 2;
+    /// Other protocols than TCP.
+    pub const OTHER_PROTOCOL: u32 = 3;
+    pub const COUNT: u32 = 4;
+}
+
+/// Connections of one workload that have begun and that the agent has not accepted.
+pub const CONNECTING: u32 = 1 << 13;
+
 /// The ports to steer: one bit each, port 0 is the lowest bit of the first word.
 pub const PORT_WORDS: usize = 65536 / 64;
 
@@ -39,6 +55,26 @@ pub const SOCKET_COUNTS: u32 = 1 << 14;
 /// An IPv6 address in network byte order; an IPv4 one is mapped (RFC 4291 section 2.5.5.2).
 pub type Address = [u32; 4];
 
+/// The third word of an IPv4 address that is mapped into IPv6.
+pub const MAPPED: u32 = 0xffff_u32.to_be();
+
+#[inline(always)]
+pub fn is_mapped(address: &Address) -> bool {
+    address[0] == 0 && address[1] == 0 && address[2] == MAPPED
+}
+
+/// 127.0.0.0/8 and ::1. The kernel lets neither in from outside.
+#[inline(always)]
+pub fn is_loopback(address: &Address) -> bool {
+    if address[0] != 0 || address[1] != 0 {
+        return false;
+    }
+    if is_mapped(address) {
+        return u32::from_be(address[3]) >> 24 == 127;
+    }
+    address[2] == 0 && address[3] == 1_u32.to_be()
+}
+
 /// The agent's end of a connection to an application, as the application's kernel socket sees it.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -52,9 +88,9 @@ pub struct PeerKey {
     pub reserved: u32,
 }
 
-/// The client that the agent speaks for.
+/// One end of a connection: the client that the agent speaks for, the server that it stands for.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Peer {
     pub address: Address,
     /// In host byte order.

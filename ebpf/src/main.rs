@@ -22,6 +22,7 @@ mod deferred;
 mod flow;
 mod http;
 mod lifecycle;
+mod own;
 mod packet;
 mod ring;
 mod segment;

@@ -18,6 +18,7 @@ use crate::{
     deferred::observe_deferred,
     flow::{self, Flow, Stream, is_before},
     http::{self, PEEK},
+    own,
     packet::{FIN, Packet, RST, SYN, forget, load_bytes},
     ring,
     settings::{BODY_BUDGET, HEAD_GUESS, HEAD_LIMIT, PIPELINE_LIMIT},
@@ -48,7 +49,9 @@ pub fn observe<const D: usize>(skb: *mut __sk_buff) {
     }
     // SAFETY: a field of a full socket.
     if D == INWARD && unsafe { (*socket).state } == LISTENING {
-        observe_deferred(skb);
+        if !own::is_own(socket) {
+            observe_deferred(skb);
+        }
         return;
     }
     observe_connected::<D>(skb, socket);
@@ -154,6 +157,10 @@ pub extern "C" fn adopt(skb: *mut __sk_buff, local_port: u32, len: u32) -> u32 {
     }
     // SAFETY: points into the socket's storage.
     unsafe {
+        if own::is_own(socket) {
+            (*flow).state = flow::IGNORED;
+            return 0;
+        }
         if slot == watch::NOBODY {
             (*flow).generation = watching.generation;
             (*flow).state = flow::UNWATCHED;

@@ -22,11 +22,12 @@ pub struct Options {
     pub pairs: u32,
     pub seconds: u32,
     pub is_long: bool,
+    pub profile: String,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { pairs: 5, seconds: 8, is_long: false }
+        Self { pairs: 5, seconds: 8, is_long: false, profile: "release".to_owned() }
     }
 }
 
@@ -71,7 +72,7 @@ pub fn run(options: &Options) -> Result<()> {
     let tools = [provision::IP, provision::NGINX, provision::WRK, provision::TCPDUMP];
     provision::tools(&tools)?;
     ebpf::run()?;
-    let binaries = build("release")?;
+    let binaries = build(&options.profile)?;
     interrupt::catch()?;
     let dir = target().join("bench");
     if dir.exists() {

@@ -8,6 +8,7 @@ use std::{collections::BTreeMap, fs, net::SocketAddr, time::Duration};
 use anyhow::{Result, bail};
 use sandbox::Process;
 
+pub use self::peers::envoy_program;
 use self::peers::{Peers, Policies};
 use crate::{
     interrupt, provision, setup,
@@ -61,7 +62,7 @@ pub fn run(options: &Options) -> Result<()> {
     }
     setup::run()?;
     provision::tools(&[provision::NGINX, provision::WRK, provision::HAPROXY, provision::PYTHON])?;
-    let envoy = peers::envoy_program(&provision::python()?)?;
+    let envoy = envoy_program(&provision::python()?)?;
     let binaries = build(PROFILE)?;
     interrupt::catch()?;
     let dir = target().join("bench-proxy");

@@ -17,10 +17,11 @@ use crate::{
 
 /// What cargo calls an object, what the agent's build script looks for, and whether the kernel is
 /// given its types. `steer` is loaded once per workload and would bring them each time.
-const OBJECTS: [(&str, &str, bool); 3] = [
+const OBJECTS: [(&str, &str, bool); 4] = [
     ("stoa-ebpf", "stoa.bpf.o", true),
     ("stoa-redirect", "redirect.bpf.o", true),
     ("stoa-steer", "steer.bpf.o", false),
+    ("stoa-outbound", "outbound.bpf.o", true),
 ];
 
 /// Where the agent's build script looks for the objects.

@@ -4,6 +4,7 @@
 
 mod bench;
 mod bench_proxy;
+mod bench_redirect;
 mod ci;
 mod demo;
 mod demo_summary;
@@ -36,12 +37,17 @@ Verbs:
     --pairs N       runs of each kind [default: 5]
     --seconds N     length of a run [default: 8]
     --long          also 10 million exchanges on one agent, for its memory
+    --profile NAME  what the agent is built as [default: release]
   bench proxy     Proxy mode beside nginx, HAProxy and Envoy, one worker each
     --rounds N      runs of each kind [default: 3]
     --seconds N     length of a run [default: 5]
   soak            Proxy mode under mixed load and faults; nothing may grow, leak or be lost
     --minutes N     how long [default: 30]
     --stream-gb N   size of one message each way meanwhile [default: 10]
+  bench redirect  A steered service beside itself, and beside iptables REDIRECT to Envoy
+    --rounds N      runs of each kind [default: 5]
+    --seconds N     length of a run [default: 5]
+    --profile NAME  what the agent is built as [default: release]
   install         Build the agent and stoactl with the kernel side, and put both into cargo's bin
   setup           Install the toolchains and programs that the other verbs need, and say why
   ebpf            Build the kernel side
@@ -57,6 +63,7 @@ enum Verb {
     BenchCapture(bench::Options),
     BenchProxy(bench_proxy::Options),
     Soak(soak::Options),
+    BenchRedirect(bench_redirect::Options),
     Install,
     Setup,
     Ebpf,
@@ -89,7 +96,10 @@ fn parse() -> Result<Verb> {
             Some(Value(what)) if what == "proxy" => {
                 Verb::BenchProxy(bench_proxy::Options::default())
             }
-            _ => bail!("bench what? There are: bench capture, bench proxy"),
+            Some(Value(what)) if what == "redirect" => {
+                Verb::BenchRedirect(bench_redirect::Options::default())
+            }
+            _ => bail!("bench what? There are: bench capture, bench proxy, bench redirect"),
         },
         "soak" => Verb::Soak(soak::Options::default()),
         "install" => Verb::Install,
@@ -98,7 +108,7 @@ fn parse() -> Result<Verb> {
         "ci" => Verb::Ci,
         "help" => return Ok(Verb::Help),
         other => bail!(
-            "no verb `{other}`; there are: demo, test, bench capture, bench proxy, soak, install, setup, ebpf, ci"
+            "no verb `{other}`; there are: demo, test, bench capture, bench proxy, bench redirect, soak, install, setup, ebpf, ci"
         ),
     };
     while let Some(argument) = parser.next()? {
@@ -118,6 +128,9 @@ fn parse() -> Result<Verb> {
                 options.seconds = parser.value()?.parse()?;
             }
             (Verb::BenchCapture(options), Long("long")) => options.is_long = true,
+            (Verb::BenchCapture(options), Long("profile")) => {
+                options.profile = parser.value()?.string()?;
+            }
             (Verb::BenchProxy(options), Long("rounds")) => {
                 options.rounds = parser.value()?.parse()?;
             }
@@ -127,6 +140,15 @@ fn parse() -> Result<Verb> {
             (Verb::Soak(options), Long("minutes")) => options.minutes = parser.value()?.parse()?,
             (Verb::Soak(options), Long("stream-gb")) => {
                 options.stream_gigabytes = parser.value()?.parse()?;
+            }
+            (Verb::BenchRedirect(options), Long("rounds")) => {
+                options.rounds = parser.value()?.parse()?;
+            }
+            (Verb::BenchRedirect(options), Long("seconds")) => {
+                options.seconds = parser.value()?.parse()?;
+            }
+            (Verb::BenchRedirect(options), Long("profile")) => {
+                options.profile = parser.value()?.string()?;
             }
             (_, other) => return Err(other.unexpected().into()),
         }
@@ -141,6 +163,7 @@ fn run(verb: Verb) -> Result<()> {
         Verb::BenchCapture(options) => bench::run(&options),
         Verb::BenchProxy(options) => bench_proxy::run(&options),
         Verb::Soak(options) => soak::run(&options),
+        Verb::BenchRedirect(options) => bench_redirect::run(&options),
         Verb::Install => {
             setup::run()?;
             ebpf::run()?;

@@ -12,6 +12,7 @@ use sandbox::command;
 use crate::workspace::{root, run, target};
 
 /// A program, the Debian package that has it, and what it is for.
+#[derive(Clone, Copy)]
 pub struct Tool {
     program: &'static str,
     package: &'static str,
@@ -33,6 +34,8 @@ pub const WRK: Tool = tool("wrk", "wrk", "the load of the bench");
 pub const TCPDUMP: Tool = tool("tcpdump", "tcpdump", "what the bench compares the agent with");
 pub const REDIS: Tool =
     tool("redis-server", "redis-server", "what several nodes share limits in, for tests");
+pub const IPTABLES: Tool =
+    tool("iptables", "iptables", "the classic way of redirecting, to compare");
 pub const HAPROXY: Tool = tool("haproxy", "haproxy", "a proxy to compare proxy mode with");
 pub const SETPRIV: Tool = tool("setpriv", "util-linux", "running the agent without root in tests");
 pub const LUAJIT: Tool = tool("luajit", "luajit", "runs the handler for Kong in tests");

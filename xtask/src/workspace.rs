@@ -24,7 +24,8 @@ pub fn target() -> PathBuf {
 
 /// Where `build` puts binaries.
 pub fn binaries(profile: &str) -> PathBuf {
-    target().join(profile)
+    // What cargo calls it is not where cargo puts it.
+    target().join(if profile == "dev" { "debug" } else { profile })
 }
 
 /// `cargo +TOOLCHAIN`, in the workspace's root.

@@ -51,6 +51,11 @@ pub fn get(
     parse(&said).with_context(|| format!("wrk said something else:\n{said}"))
 }
 
+/// The same, with a connection for each request.
+pub fn get_anew(address: SocketAddr, path: &str, connections: u32, seconds: u32) -> Result<Run> {
+    get(address, path, connections, seconds, &["Connection: close"])
+}
+
 fn parse(said: &str) -> Option<Run> {
     let mut run = Run { requests: 0, per_second: 0.0, p50_ms: 0.0, p99_ms: 0.0, errors: 0 };
     for line in said.lines().map(str::trim) {

@@ -60,14 +60,29 @@ pub fn channel() -> (Trigger, Watcher) {
 }
 
 impl Trigger {
+    pub fn watch(&self) -> Watcher {
+        Watcher { stage: self.stage.subscribe() }
+    }
+
     pub fn observe(&self) -> Observer {
         Observer { is_draining: Arc::clone(&self.is_draining) }
     }
 
+    /// Nothing new is to be begun from now on; what is under way has all the time it needs.
+    pub fn begin(&self) {
+        self.is_draining.store(true, Ordering::Relaxed);
+        self.stage.send_if_modified(|stage| {
+            let is_first = *stage == Stage::Running;
+            if is_first {
+                *stage = Stage::Draining;
+            }
+            is_first
+        });
+    }
+
     /// Returns when every watcher is gone, or soon after the deadline.
     pub async fn drain(self, deadline: Duration) -> Drained {
-        self.is_draining.store(true, Ordering::Relaxed);
-        self.stage.send_replace(Stage::Draining);
+        self.begin();
         if tokio::time::timeout(deadline, self.stage.closed()).await.is_ok() {
             return Drained::InTime;
         }

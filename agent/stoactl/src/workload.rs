@@ -2,6 +2,7 @@
 
 use std::{
     io::{BufRead, BufReader, Write},
+    net::IpAddr,
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
     time::Duration,
@@ -52,6 +53,49 @@ pub struct AddArguments {
     /// application, `closed` refuses them.
     #[arg(long, value_enum, default_value_t = FailMode::Open)]
     fail_mode: FailMode,
+    /// The set of the agent's configuration that its HTTP requests go through [default: the set
+    /// `default`; where there is none, everything passes untouched].
+    #[arg(long, value_name = "SET", visible_alias = "policy")]
+    policies: Option<String>,
+    /// Steer the connections that it makes as well.
+    #[arg(long)]
+    outbound: bool,
+    /// The set that HTTP requests of those go through [default: everything passes untouched].
+    #[arg(long, value_name = "SET", requires = "outbound")]
+    outbound_policies: Option<String>,
+    /// Whom it belongs to, for policies [default: the agent's tenant].
+    #[arg(long, value_name = "NAME")]
+    tenant: Option<String>,
+    /// A health probe that passes without policies, if it comes from a node address:
+    /// `8080/healthz`, or `POST:9000/grpc.health.v1.Health/Check`.
+    #[arg(long = "probe", value_name = "[METHOD:]PORT/PATH", value_parser = parse_probe)]
+    probes: Vec<Probe>,
+    /// An address that the node's own probes come from.
+    #[arg(long = "node-address", value_name = "IP")]
+    node_addresses: Vec<IpAddr>,
+}
+
+#[derive(Clone)]
+struct Probe {
+    method: String,
+    port: u16,
+    path: String,
+}
+
+fn parse_probe(text: &str) -> Result<Probe, String> {
+    let wrong = || {
+        format!(
+            "`{text}` is not a probe; write 8080/healthz or POST:9000/grpc.health.v1.Health/Check"
+        )
+    };
+    let slash = text.find('/').ok_or_else(wrong)?;
+    let (before, path) = text.split_at(slash);
+    let (method, port) = before.split_once(':').unwrap_or(("GET", before));
+    let port = port.parse().ok().filter(|port| *port != 0).ok_or_else(wrong)?;
+    if method.is_empty() || !method.bytes().all(|b| b.is_ascii_uppercase()) {
+        return Err(wrong());
+    }
+    Ok(Probe { method: method.to_owned(), port, path: path.to_owned() })
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -98,6 +142,28 @@ fn workload(arguments: AddArguments) -> Result<Value, Error> {
     workload.insert("ports".to_owned(), json!(arguments.ports));
     let fail_mode = if arguments.fail_mode == FailMode::Closed { "closed" } else { "open" };
     workload.insert("fail_mode".to_owned(), fail_mode.into());
+    if arguments.outbound {
+        workload.insert("outbound".to_owned(), true.into());
+    }
+    let names = [
+        ("policies", arguments.policies),
+        ("outbound_policies", arguments.outbound_policies),
+        ("tenant", arguments.tenant),
+    ];
+    for (key, name) in names {
+        if let Some(name) = name {
+            workload.insert(key.to_owned(), name.into());
+        }
+    }
+    if !arguments.probes.is_empty() {
+        let probes = arguments.probes.into_iter().map(
+            |Probe { method, port, path }| json!({ "method": method, "port": port, "path": path }),
+        );
+        workload.insert("probes".to_owned(), probes.collect());
+    }
+    if !arguments.node_addresses.is_empty() {
+        workload.insert("node_addresses".to_owned(), json!(arguments.node_addresses));
+    }
     Ok(workload.into())
 }
 
@@ -109,24 +175,27 @@ fn list(workloads: &[Value], out: &mut impl Write) -> Result<(), Error> {
         workloads.iter().map(|w| text(w, "name").len()).max().unwrap_or(0).max("WORKLOAD".len());
     writeln!(
         out,
-        "{:width$}  {:6}  {:>6}  {:>10}  {:>10}  {:>10}  PORTS",
-        "WORKLOAD", "FAIL", "OPEN", "CONNECTED", "HTTP", "OTHER"
+        "{:width$}  {:6}  {:>6}  {:>10}  {:>10}  {:>10}  {:>10}  {:>10}  {:12}  PORTS",
+        "WORKLOAD", "FAIL", "OPEN", "CONNECTED", "HTTP", "OTHER", "PASSED", "DENIED", "POLICIES"
     )?;
     for workload in workloads {
-        let count = |key: &str| {
-            workload.pointer(&format!("/connections/{key}")).and_then(Value::as_u64).unwrap_or(0)
-        };
+        let number = |pointer: String| workload.pointer(&pointer).and_then(Value::as_u64);
+        let count = |key: &str| number(format!("/connections/{key}")).unwrap_or(0);
+        let requests = |key: &str| number(format!("/requests/{key}")).unwrap_or(0);
         let ports = workload.get("ports").and_then(Value::as_array);
         let ports: Vec<_> = ports.into_iter().flatten().map(Value::to_string).collect();
         writeln!(
             out,
-            "{:width$}  {:6}  {:>6}  {:>10}  {:>10}  {:>10}  {}",
+            "{:width$}  {:6}  {:>6}  {:>10}  {:>10}  {:>10}  {:>10}  {:>10}  {:12}  {}",
             text(workload, "name"),
             text(workload, "fail_mode"),
             count("open"),
             count("accepted"),
             count("http1") + count("http2"),
             count("tls") + count("other"),
+            requests("passed"),
+            requests("denied") + requests("withheld"),
+            workload.get("policies").and_then(Value::as_str).unwrap_or("-"),
             ports.join(",")
         )?;
     }

@@ -14,7 +14,7 @@ use aya_ebpf::{
     programs::{SockAddrContext, SockContext},
 };
 use stoa_common::redirect::{
-    Address, PEERS as PEER_LIMIT, Peer, PeerKey, SOCKET_COUNTS, SocketKey, socket,
+    Address, MAPPED, PEERS as PEER_LIMIT, Peer, PeerKey, SOCKET_COUNTS, SocketKey, socket,
 };
 
 /// 1 where the agent can find out a namespace's cookie too (`SO_NETNS_COOKIE`, 5.14).
@@ -38,9 +38,6 @@ const IPPROTO_TCP: u32 = 6;
 const IPPROTO_UDP: u32 = 17;
 const IPPROTO_SCTP: u32 = 132;
 const IPPROTO_MPTCP: u32 = 262;
-
-/// The third word of an IPv4 address that is mapped into IPv6.
-const MAPPED: u32 = 0xffff_u32.to_be();
 
 #[cgroup_sock_addr(getpeername4)]
 pub fn peer4(context: SockAddrContext) -> i32 {

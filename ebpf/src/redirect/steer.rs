@@ -17,7 +17,9 @@ use aya_ebpf::{
     maps::{HashMap, PerCpuArray, SockMap},
     programs::SkLookupContext,
 };
-use stoa_common::redirect::{Address, LOCAL_ADDRESSES, PORT_WORDS, count, listener};
+use stoa_common::redirect::{
+    Address, LOCAL_ADDRESSES, MAPPED, PORT_WORDS, count, is_loopback, is_mapped, listener,
+};
 
 /// 1: refuse what cannot be steered. 0: let it through to the application.
 #[unsafe(no_mangle)]
@@ -98,8 +100,7 @@ fn ends(lookup: *mut bpf_sk_lookup) -> (Address, Address) {
         )
     };
     if is_ipv4 {
-        let mapped = 0xffff_u32.to_be();
-        ([0, 0, mapped, remote4], [0, 0, mapped, local4])
+        ([0, 0, MAPPED, remote4], [0, 0, MAPPED, local4])
     } else {
         (remote6, local6)
     }
@@ -116,24 +117,6 @@ unsafe fn read_words(words: *const u32) -> Address {
             words.add(3).read_volatile(),
         ]
     }
-}
-
-/// 127.0.0.0/8 and ::1. The kernel lets neither in from outside.
-#[inline(always)]
-fn is_loopback(address: &Address) -> bool {
-    if address[0] != 0 || address[1] != 0 {
-        return false;
-    }
-    if is_mapped(address) {
-        return u32::from_be(address[3]) >> 24 == 127;
-    }
-    address[2] == 0 && address[3] == 1_u32.to_be()
-}
-
-/// An IPv4 address as an IPv6 one (RFC 4291 section 2.5.5.2).
-#[inline(always)]
-fn is_mapped(address: &Address) -> bool {
-    address[0] == 0 && address[1] == 0 && address[2] == 0xffff_u32.to_be()
 }
 
 #[inline(always)]

@@ -46,6 +46,11 @@ impl Connection {
         Ok(Self { stream: BufReader::with_capacity(64 * 1024, stream) })
     }
 
+    /// One that is open already.
+    pub fn over(stream: TcpStream) -> Self {
+        Self { stream: BufReader::with_capacity(64 * 1024, stream) }
+    }
+
     /// Sends bytes as they are.
     pub fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.stream.get_mut().write_all(bytes)

@@ -21,6 +21,8 @@ use anyhow::{Context, Result, bail, ensure};
 use sandbox::{Agent, AgentOptions, Sandbox, command, http, http::Connection};
 use serde_json::{Value, json};
 
+use crate::{markers::sha256, servers::PORT};
+
 /// An agent that steers. It watches nothing: `Inline` needs no traffic.
 pub fn start_agent(dir: &Path, name: &str) -> Result<Agent> {
     Agent::start(&options(dir, name))
@@ -34,6 +36,30 @@ pub fn options(dir: &Path, name: &str) -> AgentOptions {
         .flag("--redirect-socket", socket(dir));
     options.capture = "Inline".to_owned();
     options
+}
+
+/// The same, with a configuration file `config.yaml` in `dir`.
+pub fn options_with(dir: &Path, name: &str, configuration: &str) -> Result<AgentOptions> {
+    let file = dir.join("config.yaml");
+    fs::write(&file, configuration)?;
+    Ok(options(dir, name).flag("--config", file))
+}
+
+/// An agent that steers, with policies.
+pub fn start_with(dir: &Path, configuration: &str) -> Result<Agent> {
+    Agent::start(&options_with(dir, "agent", configuration)?)
+}
+
+/// The key that [`members`] lets in.
+pub const KEY: &str = "a key of the tests, long enough";
+
+/// A set of policies that lets in who has the key, and `more` sets.
+pub fn members(more: &str) -> String {
+    let hash = sha256(KEY.as_bytes());
+    format!(
+        "policies:\n  members:\n    identity:\n      methods:\n        - api_key: \
+         {{keys: [{{name: tests, sha256: {hash}}}]}}\n{more}"
+    )
 }
 
 /// Tells it to stop, and waits until it has.
@@ -58,6 +84,14 @@ pub fn stoactl(dir: &Path, words: &[&str]) -> Result<String> {
 pub fn add(dir: &Path, name: &str, place: &Sandbox, ports: &str, fail_mode: &str) -> Result<()> {
     let cgroup = place.cgroup().to_string_lossy();
     stoactl(dir, &["add", name, "--cgroup", &cgroup, "--ports", ports, "--fail-mode", fail_mode])?;
+    Ok(())
+}
+
+/// Enrols the service on [`PORT`] with more options.
+pub fn add_with(dir: &Path, name: &str, place: &Sandbox, more: &[&str]) -> Result<()> {
+    let (cgroup, port) = (place.cgroup().to_string_lossy(), PORT.to_string());
+    let words = ["add", name, "--cgroup", &cgroup, "--ports", &port];
+    stoactl(dir, &[&words[..], more].concat())?;
     Ok(())
 }
 

@@ -15,6 +15,7 @@ use std::{
     io::IsTerminal,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
@@ -29,7 +30,7 @@ use shadow::ShadowSettings;
 use sidecar::SidecarSettings;
 use stoa_policy::sources::Sources;
 
-use crate::redirect::RedirectConfig;
+use crate::{redirect::RedirectConfig, telemetry::access_log::Destination};
 
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -303,16 +304,7 @@ impl Values {
                 Some(true) => vec!["metering".to_owned()],
                 _ => Vec::new(),
             },
-            redirect: match self.read("redirect-socket", parse_path)? {
-                Some(socket) => Some(RedirectConfig {
-                    socket,
-                    drain: Duration::from_secs(
-                        self.read("redirect-drain-seconds", |t| parse_number(t, 0, 3600))?
-                            .unwrap_or(30),
-                    ),
-                }),
-                None => None,
-            },
+            redirect: self.read_redirect(host)?,
             log_level: self
                 .read("log-level", parse_log_level)?
                 .unwrap_or_else(|| "info".to_owned()),
@@ -322,6 +314,27 @@ impl Values {
             }),
             file: None,
         })
+    }
+}
+
+impl Values {
+    fn read_redirect(&self, host: Option<IpAddr>) -> Result<Option<RedirectConfig>, ConfigError> {
+        let Some(socket) = self.read("redirect-socket", parse_path)? else { return Ok(None) };
+        let mut proxy = ProxySettings::read(self, host)?;
+        // The application gets what its client sent, and answers it itself.
+        proxy.transform_request = false;
+        proxy.transform_response = false;
+        proxy.inject_headers = false;
+        proxy.websocket_passthrough = true;
+        if self.given("access-log").is_none() {
+            proxy.access_log = Destination::Off;
+        }
+        let drain = self.read("redirect-drain-seconds", |t| parse_number(t, 0, 3600))?;
+        Ok(Some(RedirectConfig {
+            socket,
+            drain: Duration::from_secs(drain.unwrap_or(30)),
+            proxy: Arc::new(proxy),
+        }))
     }
 }
 

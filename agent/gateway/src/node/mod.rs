@@ -1,9 +1,11 @@
 //! Wires the rooms together: start, drain, stop. One file a mode.
 
 mod proxy;
+mod redirect;
 mod shadow;
 mod sidecar;
 mod signals;
+mod steered_capture;
 
 use std::{io, net::SocketAddr};
 
@@ -12,7 +14,7 @@ use crate::{
     catalog::CatalogError,
     config::{Config, Mode},
     enforcement::EnforcementError,
-    redirect::{Redirect, RedirectError},
+    redirect::RedirectError,
     shadow::ShadowError,
     store::StoreError,
 };
@@ -66,33 +68,9 @@ pub fn run(config: Config) -> Result<(), NodeError> {
             "asked for, and not in this build: these have no effect"
         );
     }
-    let redirect = start_redirect(&config, &runtime)?;
-    let result = match config.mode.clone() {
+    match config.mode.clone() {
         Mode::Shadow(settings) => runtime.block_on(shadow::run(config, *settings)),
         Mode::Sidecar(settings) => runtime.block_on(sidecar::run(config, *settings)),
         Mode::Proxy(settings) => runtime.block_on(proxy::run(config, *settings)),
-    };
-    if let Some(redirect) = redirect {
-        redirect.stop();
     }
-    result
-}
-
-fn start_redirect(
-    config: &Config,
-    runtime: &tokio::runtime::Runtime,
-) -> Result<Option<Redirect>, NodeError> {
-    let Some(settings) = config.redirect.clone() else { return Ok(None) };
-    let redirect = Redirect::start(settings)?;
-    for line in redirect.describe() {
-        tracing::info!("{line}");
-    }
-    let ended = redirect.ended();
-    runtime.spawn(async move {
-        ended.await;
-        // Another agent has taken over, and the last connection here has ended. Whatever the mode,
-        // the agent stops as if it had been told to.
-        let _ = nix::sys::signal::raise(nix::sys::signal::Signal::SIGTERM);
-    });
-    Ok(Some(redirect))
 }

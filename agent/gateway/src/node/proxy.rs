@@ -14,7 +14,7 @@ use http_body_util::Full;
 use serde_json::json;
 use tokio::{net::TcpListener, runtime::Handle, sync::watch};
 
-use super::{NodeError, signals::Signals};
+use super::{NodeError, redirect, signals::Signals};
 use crate::{
     catalog::{Defaults, Listener, live::LiveCatalog},
     config::{Config, proxy::ProxySettings},
@@ -22,6 +22,7 @@ use crate::{
     enforcement::Enforcement,
     http::{self as api, problem::Problem},
     proxy::{Shared, Worker as ProxyWorker, connection, counters::Registry},
+    redirect::Metrics,
     telemetry::{access_log::AccessLog, policy_metrics, proxy_metrics},
     worker::{Worker, Workers, accept_until_drained, bind_shared},
 };
@@ -51,6 +52,7 @@ pub(super) async fn run(config: Config, settings: ProxySettings) -> Result<(), N
         registry: Arc::clone(&registry),
         access_log: Arc::new(access_log),
         drain: trigger.observe(),
+        steering: Arc::default(),
     });
     let count = settings.workers;
     let mut sockets = Sockets::bind(&live, count)?;
@@ -62,6 +64,14 @@ pub(super) async fn run(config: Config, settings: ProxySettings) -> Result<(), N
     for (listener, address) in &sockets.addresses {
         tracing::info!(%listener, %address, "listening");
     }
+
+    let steered = redirect::Shared {
+        live: Some(Arc::clone(&live)),
+        access_log: Some(Arc::clone(&state.access_log)),
+        metrics: Arc::clone(&state.steering),
+        capture: None,
+    };
+    let redirect = redirect::start(&config, steered).await?;
 
     let shared = Shared {
         settings: Arc::new(settings.clone()),
@@ -109,6 +119,7 @@ pub(super) async fn run(config: Config, settings: ProxySettings) -> Result<(), N
     let ended = signals.wait_while_serving(&workers, || live.ask()).await;
     tracing::info!(deadline = ?settings.drain, "stopping: what is under way is drained");
     follower.abort();
+    redirect::begin_to_stop(redirect.as_ref());
     let drained = tokio::select! {
         drained = trigger.drain(settings.drain) => drained,
         () = signals.wait_for_another() => Drained::CutOff,
@@ -118,11 +129,9 @@ pub(super) async fn run(config: Config, settings: ProxySettings) -> Result<(), N
     }
     stop.send_replace(true);
     let _ = tokio::time::timeout(Duration::from_secs(3), api).await;
-    let stop = move || {
-        workers.join();
-        enforcement.quotas.stop();
-    };
-    let _ = tokio::task::spawn_blocking(stop).await;
+    let _ = tokio::task::spawn_blocking(move || workers.join()).await;
+    redirect::stop(redirect).await;
+    let _ = tokio::task::spawn_blocking(move || enforcement.quotas.stop()).await;
     ended
 }
 
@@ -194,6 +203,7 @@ struct State {
     registry: Arc<Registry>,
     access_log: Arc<AccessLog>,
     drain: drain::Observer,
+    steering: Arc<Metrics>,
 }
 
 impl State {
@@ -207,6 +217,7 @@ impl State {
                 let mut text =
                     proxy_metrics::render(&totals, &self.live.status(), self.access_log.dropped());
                 policy_metrics::render(&mut text, &totals.policies, &self.enforcement);
+                text.push_str(&self.steering.render());
                 let mut response = Response::new(Full::new(Bytes::from(text)));
                 response.headers_mut().insert(
                     header::CONTENT_TYPE,

@@ -2,6 +2,7 @@
 
 use std::{
     io::{self, Write},
+    path::Path,
     sync::Arc,
     time::Duration,
 };
@@ -14,7 +15,7 @@ use tokio::{
     sync::watch,
 };
 
-use super::NodeError;
+use super::{NodeError, redirect, steered_capture::SteeredCapture};
 use crate::{
     capture::{
         CaptureError, CaptureMethod, CaptureSource, Watched,
@@ -25,10 +26,12 @@ use crate::{
     },
     config::{Config, shadow::ShadowSettings},
     http,
+    redirect::{Capture, Metrics},
     shadow::{
         Shadow, ShadowConfig, ShadowError, Written,
         analysis::{self, AnalysisConfig, Feed, Snapshot},
         book::Book,
+        denials::Denials,
         keeper::Keeper,
         routes,
     },
@@ -41,6 +44,8 @@ struct Chosen {
     feed: Feed,
     names: Vec<String>,
     description: Vec<String>,
+    /// For what is steered as well.
+    beside: Option<Arc<dyn Capture>>,
 }
 
 /// Runs until SIGTERM or SIGINT, then drains, writes and summarises.
@@ -55,7 +60,8 @@ pub(super) async fn run(config: Config, settings: ShadowSettings) -> Result<(), 
         .await
         .map_err(|source| NodeError::Listen { address: config.listen, source })?;
     let address = listener.local_addr()?;
-    let chosen = choose_capture(&settings)?;
+    let denials = Arc::<Denials>::default();
+    let chosen = choose_capture(&settings, &denials)?;
     for line in &chosen.description {
         tracing::info!(method = %chosen.method, "{line}");
     }
@@ -74,6 +80,14 @@ pub(super) async fn run(config: Config, settings: ShadowSettings) -> Result<(), 
         Book::new(key, run.clone(), &chosen.names),
         keeper,
     )?;
+    let steering = Arc::<Metrics>::default();
+    let steered = redirect::Shared {
+        live: None,
+        access_log: None,
+        metrics: Arc::clone(&steering),
+        capture: chosen.beside,
+    };
+    let redirect = redirect::start(&config, steered).await?;
     let shadow = Arc::new(Shadow::new(
         ShadowConfig {
             tenant: config.tenant.clone(),
@@ -82,9 +96,11 @@ pub(super) async fn run(config: Config, settings: ShadowSettings) -> Result<(), 
             window: (!is_file).then_some(settings.analysis_window),
             capture: chosen.method.to_string(),
             sources: chosen.description,
+            more_metrics: Box::new(move || steering.render()),
         },
         handle.clone(),
         keeper_state,
+        denials,
         store,
         run,
     )?);
@@ -115,6 +131,7 @@ pub(super) async fn run(config: Config, settings: ShadowSettings) -> Result<(), 
     };
 
     tracing::info!("stopping: what is under way is drained");
+    redirect::begin_to_stop(redirect.as_ref());
     stop.send_replace(true);
     writer.abort();
     purger.abort();
@@ -130,6 +147,7 @@ pub(super) async fn run(config: Config, settings: ShadowSettings) -> Result<(), 
         _ = interrupt.recv() => tracing::warn!("stopped without waiting"),
     }
     let _ = api.await;
+    redirect::stop(redirect).await;
     let finished = Arc::clone(&shadow);
     let is_interactive = settings.summary;
     let written = tokio::task::spawn_blocking(move || write_last(&finished, is_interactive)).await;
@@ -144,7 +162,7 @@ pub(super) async fn run(config: Config, settings: ShadowSettings) -> Result<(), 
     }
 }
 
-fn choose_capture(settings: &ShadowSettings) -> Result<Chosen, NodeError> {
+fn choose_capture(settings: &ShadowSettings, denials: &Arc<Denials>) -> Result<Chosen, NodeError> {
     let (names, watched) = number_services(&settings.watches);
     let method = match settings.capture {
         Some(method) => method,
@@ -153,7 +171,7 @@ fn choose_capture(settings: &ShadowSettings) -> Result<Chosen, NodeError> {
         }
         None if watched.is_empty() => CaptureMethod::Inline,
         None => {
-            return match open_ebpf(settings, &names, &watched) {
+            return match open_ebpf(settings, &names, &watched, denials) {
                 Err(CaptureError::EbpfUnavailable { missing }) if settings.target.is_some() => {
                     tracing::warn!(%missing, "eBPF capture is not possible here; Inline is used");
                     open_inline(settings, names)
@@ -163,7 +181,7 @@ fn choose_capture(settings: &ShadowSettings) -> Result<Chosen, NodeError> {
         }
     };
     match method {
-        CaptureMethod::Ebpf => Ok(open_ebpf(settings, &names, &watched)?),
+        CaptureMethod::Ebpf => Ok(open_ebpf(settings, &names, &watched, denials)?),
         CaptureMethod::Inline => open_inline(settings, names),
         CaptureMethod::PortMirror => {
             let services = MirroredServices::new(names.clone(), &watched)?;
@@ -175,12 +193,13 @@ fn choose_capture(settings: &ShadowSettings) -> Result<Chosen, NodeError> {
                 })?;
                 let description = vec![format!("PortMirror: file {}", path.display())];
                 let feed = Feed::File { path: path.clone(), services };
-                return Ok(Chosen { method, feed, names, description });
+                return Ok(Chosen { method, feed, names, description, beside: None });
             }
             let interface = settings.interface.as_deref().unwrap_or_default();
             let source = PortMirrorSource::open(interface, settings.ring_bytes, services)?;
             let description = source.describe();
-            Ok(Chosen { method, feed: Feed::Live(Box::new(source)), names, description })
+            let feed = Feed::Live(Box::new(source));
+            Ok(Chosen { method, feed, names, description, beside: None })
         }
     }
 }
@@ -189,6 +208,7 @@ fn open_ebpf(
     settings: &ShadowSettings,
     names: &[String],
     watched: &[Watched],
+    denials: &Arc<Denials>,
 ) -> Result<Chosen, CaptureError> {
     let clamp = |bytes: usize| u32::try_from(bytes).unwrap_or(u32::MAX);
     let mut source = EbpfCapture::load(&EbpfConfig {
@@ -211,11 +231,16 @@ fn open_ebpf(
             *line = line.replacen(&format!("service {number} "), &format!("service {name} "), 1);
         }
     }
+    let own_sockets = source.take_own_sockets().map_err(CaptureError::from)?;
+    let cgroup_of = |path: &Path| source.cgroup_of(path);
+    let beside =
+        SteeredCapture::new(own_sockets, &settings.watches, cgroup_of, Arc::clone(denials));
     Ok(Chosen {
         method: CaptureMethod::Ebpf,
         feed: Feed::Live(Box::new(source)),
         names: names.to_vec(),
         description,
+        beside: Some(Arc::new(beside)),
     })
 }
 
@@ -243,6 +268,7 @@ fn open_inline(settings: &ShadowSettings, mut names: Vec<String>) -> Result<Chos
         feed: Feed::Live(Box::new(source)),
         names,
         description,
+        beside: None,
     })
 }
 

@@ -9,7 +9,7 @@ use std::{
 
 use tokio::runtime::Handle;
 
-use super::{NodeError, signals::Signals};
+use super::{NodeError, redirect, signals::Signals};
 use crate::{
     catalog::{
         Defaults,
@@ -18,6 +18,7 @@ use crate::{
     config::{Config, sidecar::SidecarSettings},
     drain::{self, Drained},
     enforcement::Enforcement,
+    redirect::Metrics,
     sidecar::{
         counters::Counters,
         decider::Decider,
@@ -46,12 +47,24 @@ pub(super) async fn run(config: Config, settings: SidecarSettings) -> Result<(),
     let address = listeners.first().and_then(|l| l.local_addr().ok()).unwrap_or(config.listen);
     let (trigger, watcher) = drain::channel();
     let counters: Vec<Arc<Counters>> = (0..count.get()).map(|_| Arc::default()).collect();
+    let steering = Arc::<Metrics>::default();
     let own = Arc::new(OwnRoutes {
         live: Arc::clone(&live),
         enforcement: Arc::clone(&enforcement),
         counters: counters.clone(),
         drain: watcher.clone(),
+        more_metrics: {
+            let steering = Arc::clone(&steering);
+            Box::new(move || steering.render())
+        },
     });
+    let steered = redirect::Shared {
+        live: Some(Arc::clone(&live)),
+        access_log: None,
+        metrics: steering,
+        capture: None,
+    };
+    let redirect = redirect::start(&config, steered).await?;
     let workers = start_workers(count, listeners, &settings, &live, &own, &watcher)?;
     let follower = tokio::spawn(Arc::clone(&live).follow());
     tracing::info!(
@@ -65,6 +78,7 @@ pub(super) async fn run(config: Config, settings: SidecarSettings) -> Result<(),
     let ended = signals.wait_while_serving(&workers, || live.ask()).await;
     tracing::info!("stopping: questions under way are answered");
     follower.abort();
+    redirect::begin_to_stop(redirect.as_ref());
     drop((own, watcher));
     let drained = tokio::select! {
         drained = trigger.drain(DRAINED_WITHIN) => drained,
@@ -73,11 +87,9 @@ pub(super) async fn run(config: Config, settings: SidecarSettings) -> Result<(),
     if drained == Drained::CutOff {
         tracing::warn!("stopped while questions were under way");
     }
-    let stop = move || {
-        workers.join();
-        enforcement.quotas.stop();
-    };
-    let _ = tokio::task::spawn_blocking(stop).await;
+    let _ = tokio::task::spawn_blocking(move || workers.join()).await;
+    redirect::stop(redirect).await;
+    let _ = tokio::task::spawn_blocking(move || enforcement.quotas.stop()).await;
     ended
 }
 

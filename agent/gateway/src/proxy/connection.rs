@@ -3,14 +3,21 @@
 use std::{future::poll_fn, io, net::SocketAddr, pin::pin, rc::Rc, sync::Arc, task::Poll};
 
 use bytes::{Bytes, BytesMut};
-use http::HeaderValue;
+use http::{HeaderValue, StatusCode};
 use stoa_policy::context::{ClientCertificate, Door};
 use tokio::{net::TcpStream, time::timeout};
 use tokio_rustls::TlsAcceptor;
 
-use super::{Worker, http1, http2, pool::Pool, proxy_protocol, stream::Stream};
+use super::{
+    Worker, http1, http2,
+    pool::Pool,
+    proxy_protocol,
+    request::{Record, Request},
+    stream::Stream,
+};
 use crate::{
-    catalog::{Listener, document::ListenerProtocol},
+    catalog::{Listener, document::ListenerProtocol, routes::Timeouts},
+    drain::Watcher,
     tls,
 };
 
@@ -43,6 +50,19 @@ pub struct Fixed {
     pub policies: Option<Arc<str>>,
     /// For policies, metrics and logs.
     pub route: Arc<str>,
+    pub timeouts: Timeouts,
+    pub overseer: Rc<dyn Overseer>,
+    /// Of the workload: it is told to leave while the agent goes on.
+    pub drain: Watcher,
+}
+
+/// Who a redirected connection belongs to.
+pub trait Overseer {
+    /// Whether this request passes without policies.
+    fn is_exempt(&self, request: &Request) -> bool;
+
+    /// What a request was answered; told when the answer's head is known.
+    fn note(&self, record: &Record, status: StatusCode);
 }
 
 impl Origin {
@@ -64,6 +84,18 @@ impl Origin {
 
     pub fn scheme(&self) -> &'static str {
         if self.is_tls { "https" } else { "http" }
+    }
+
+    /// Neither end knows of this gateway: it says nothing of itself, and what its patience would
+    /// end goes on.
+    pub fn is_unseen(&self) -> bool {
+        self.door == Door::Redirect
+    }
+
+    pub fn note(&self, record: &Record, status: StatusCode) {
+        if let Some(fixed) = &self.fixed {
+            fixed.overseer.note(record, status);
+        }
     }
 
     /// The client's address as text.

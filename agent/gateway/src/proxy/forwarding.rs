@@ -87,6 +87,17 @@ pub fn requested_upgrade(headers: &HeaderMap) -> Option<HeaderValue> {
     is_option.then(|| protocol.clone())
 }
 
+/// Whether none of the protocols is HTTP again, in which requests would go on without being
+/// looked at: `h2c`, `HTTP/2.0`, `TLS/1.0` (RFC 2817).
+pub fn leads_away_from_http(protocols: &HeaderValue) -> bool {
+    protocols.as_bytes().split(|b| *b == b',').map(<[u8]>::trim_ascii).all(|protocol| {
+        let name = protocol.split(|b| *b == b'/').next().unwrap_or_default();
+        !["", "h2c", "h2", "h3", "http", "https", "tls", "ssl"]
+            .iter()
+            .any(|http| name.eq_ignore_ascii_case(http.as_bytes()))
+    })
+}
+
 pub fn accepts_trailers(headers: &HeaderMap) -> bool {
     headers
         .get_all(header::TE)
@@ -334,6 +345,17 @@ mod tests {
         assert!(asks(&[("connection", "keep-alive, Upgrade"), ("upgrade", "websocket")]));
         assert!(!asks(&[("upgrade", "websocket")]));
         assert!(!asks(&[("connection", "upgrade")]));
+    }
+
+    #[test]
+    fn no_upgrade_leads_to_requests_that_nobody_looks_at() {
+        let leads = |value| leads_away_from_http(&HeaderValue::from_static(value));
+        for away in ["websocket", "SPDY/3.1", "tcp", "websocket, foo/1"] {
+            assert!(leads(away), "{away}");
+        }
+        for http in ["h2c", "H2C, websocket", "HTTP/2.0", "TLS/1.0", "", "websocket,"] {
+            assert!(!leads(http), "{http}");
+        }
     }
 
     #[test]

@@ -54,6 +54,7 @@ where
 
 pub async fn serve(worker: Rc<Worker>, origin: Origin, stream: Stream, read: BytesMut) {
     let origin = Rc::new(origin);
+    let drain = worker.drain_of(&origin).clone();
     let service = {
         let worker = Rc::clone(&worker);
         service_fn(move |request| {
@@ -73,7 +74,7 @@ pub async fn serve(worker: Rc<Worker>, origin: Origin, stream: Stream, read: Byt
     let mut connection = pin!(connection);
     tokio::select! {
         _ = connection.as_mut() => return,
-        () = worker.drain.draining() => {}
+        () = drain.draining() => {}
     }
     // GOAWAY; the streams under way go on.
     connection.as_mut().graceful_shutdown();
@@ -99,7 +100,10 @@ async fn answer(
             let mut timer = Timer::default();
             // hyper cannot send interim responses in HTTP/2.
             let mut interim = |_: &mut Context<'_>, _: StatusCode, _: &HeaderMap| {};
-            worker.answer(view, origin, request, started, &mut timer, &mut interim).await
+            let answer =
+                worker.answer(view, origin, request, started, &mut timer, &mut interim).await;
+            origin.note(&answer.record, answer.status);
+            answer
         }
         Err(error) => {
             worker.counters.refused_heads.add(1);
@@ -120,7 +124,7 @@ async fn answer(
         status,
         bytes: 0,
         is_whole: false,
-        idle: worker.response_idle(),
+        idle: worker.response_idle(origin),
         timer: Timer::default(),
         worker,
     });

@@ -131,8 +131,16 @@ impl Worker {
     }
 
     /// How long a response may stand still.
-    pub fn response_idle(&self) -> Option<Duration> {
-        Some(Duration::from_secs(60))
+    pub fn response_idle(&self, origin: &Origin) -> Option<Duration> {
+        match &origin.fixed {
+            Some(fixed) => fixed.timeouts.idle,
+            None => Some(Duration::from_secs(60)),
+        }
+    }
+
+    /// Says when a connection is to take nothing new.
+    pub fn drain_of<'a>(&'a self, origin: &'a Origin) -> &'a Watcher {
+        origin.fixed.as_ref().map_or(&self.drain, |fixed| &fixed.drain)
     }
 
     /// Counts and logs an answer that has gone, or was cut off.

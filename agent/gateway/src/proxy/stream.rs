@@ -47,7 +47,11 @@ impl Stream {
 
     /// Whether several slices are better handed over as they are than copied together.
     pub fn gathers(&self) -> bool {
-        matches!(self, Self::Tcp(_))
+        match self {
+            Self::Tcp(_) => true,
+            Self::ServerTls(_) | Self::ClientTls(_) => false,
+            Self::Other(stream) => stream.is_write_vectored(),
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::{
     net::SocketAddr,
+    rc::Rc,
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
@@ -10,10 +11,11 @@ use tokio::{io, net::TcpStream, sync::watch};
 
 use super::{
     detect::{Look, Protocol},
-    dial::{Dialed, dial},
+    dial::{DialError, Dialed, dial, dial_out},
+    enforcement::{Begun, Enforcer},
     programs::Peers,
     relay::{End, relay, reset, write_all},
-    workload::{Counts, Phase, Workload},
+    workload::{Counts, Direction, Phase, Workload},
 };
 
 /// How long a client that has begun may take to show what it speaks. One that says nothing may take
@@ -22,18 +24,18 @@ const PATIENCE: Duration = Duration::from_secs(2);
 const READ: usize = 8 << 10;
 
 /// Counted as open for as long as this lives.
-struct Open(Arc<Workload>);
+struct Open<'a>(&'a Counts);
 
-impl Open {
-    fn new(workload: &Arc<Workload>) -> Self {
-        Counts::add(&workload.counts.open);
-        Self(Arc::clone(workload))
+impl<'a> Open<'a> {
+    fn new(counts: &'a Counts) -> Self {
+        Counts::add(&counts.open);
+        Self(counts)
     }
 }
 
-impl Drop for Open {
+impl Drop for Open<'_> {
     fn drop(&mut self) {
-        self.0.counts.open.fetch_sub(1, Ordering::Relaxed);
+        self.0.open.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -41,25 +43,32 @@ impl Drop for Open {
 pub async fn serve(
     client: TcpStream,
     peers: Peers,
+    enforcer: Enforcer,
     workload: Arc<Workload>,
+    direction: Direction,
     mut phase: watch::Receiver<Phase>,
 ) {
-    let _open = Open::new(&workload);
-    let counts = &workload.counts;
+    let counts = workload.counts_of(direction);
+    let _open = Open::new(counts);
     Counts::add(&counts.accepted);
     let (Ok(from), Ok(to)) = (client.peer_addr(), client.local_addr()) else {
         // Gone before it was accepted.
         Counts::add(&counts.broken);
         return;
     };
-    if workload.listeners.contains(&to) {
+    let to = match (&workload.outbound, direction) {
+        (Some(outgoing), Direction::Outbound) => outgoing.destinations.take(from),
+        _ => (!workload.listeners.contains(&to)).then_some(to),
+    };
+    let Some(to) = to else {
         Counts::add(&counts.direct);
         reset(&client);
         return;
-    }
+    };
     let _ = client.set_nodelay(true);
+    let client = Rc::new(client);
     tokio::select! {
-        () = carry(&client, &peers, &workload, from, to) => {}
+        () = carry(&client, &peers, &enforcer, &workload, direction, from, to) => {}
         _ = phase.wait_for(|phase| *phase == Phase::Cut) => {
             Counts::add(&counts.broken);
             reset(&client);
@@ -68,15 +77,16 @@ pub async fn serve(
 }
 
 async fn carry(
-    client: &TcpStream,
+    client: &Rc<TcpStream>,
     peers: &Peers,
-    workload: &Workload,
+    enforcer: &Enforcer,
+    workload: &Arc<Workload>,
+    direction: Direction,
     from: SocketAddr,
     to: SocketAddr,
 ) {
-    let counts = &workload.counts;
-    let place = &workload.place;
-    let application = match dial(&place.namespace, workload.netns, peers, from, to).await {
+    let counts = workload.counts_of(direction);
+    let application = match connect(workload, direction, peers, from, to).await {
         Ok(dialed) => dialed,
         Err(error) => {
             tracing::debug!(workload = workload.spec.name, %to, %error, "not reachable");
@@ -96,6 +106,27 @@ async fn carry(
             });
             if is_server_first {
                 Counts::add(&counts.server_first);
+            }
+            let policies = match protocol {
+                Protocol::Http1 | Protocol::Http2 if !is_server_first => {
+                    enforcer.policies_of(workload, direction)
+                }
+                _ => None,
+            };
+            if let Some(policies) = policies {
+                let client = Rc::clone(client);
+                let begun = Begun {
+                    client,
+                    application,
+                    protocol,
+                    first,
+                    from,
+                    to,
+                    workload,
+                    direction,
+                    peers,
+                };
+                return enforcer.serve(begun, policies).await;
             }
             match write_all(&application.stream, &first).await {
                 Ok(()) => relay(client, &application.stream, rest).await,
@@ -121,6 +152,21 @@ async fn carry(
                 "a connection that had passed as no HTTP turned out to be HTTP, and was cut"
             );
         }
+    }
+}
+
+/// To where the connection was going: the application, or what the application calls.
+pub(super) async fn connect(
+    workload: &Workload,
+    direction: Direction,
+    peers: &Peers,
+    from: SocketAddr,
+    to: SocketAddr,
+) -> Result<Dialed, DialError> {
+    let namespace = &workload.place.namespace;
+    match direction {
+        Direction::Inbound => dial(namespace, workload.netns, peers, from, to).await,
+        Direction::Outbound => dial_out(namespace, to).await,
     }
 }
 

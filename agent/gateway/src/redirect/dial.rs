@@ -21,10 +21,10 @@ const TIMEOUT: Duration = Duration::from_secs(20);
 /// Ports tried when the client's own is taken.
 const ATTEMPTS: u32 = 16;
 
-/// Connected, and the application is told of the client for as long as this lives.
+/// Connected; to an application, which is told of the client for as long as this lives.
 pub struct Dialed {
     pub stream: TcpStream,
-    _introduction: Introduction,
+    _introduction: Option<Introduction>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -62,12 +62,26 @@ pub async fn dial(
         let socket = TcpSocket::from_std_stream(socket.into());
         let connecting = tokio::time::timeout(TIMEOUT, socket.connect(application));
         match connecting.await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
-            Ok(stream) => return Ok(Dialed { stream, _introduction: introduction }),
+            Ok(stream) => return Ok(Dialed { stream, _introduction: Some(introduction) }),
             Err(e) if is_taken(&e) => {}
             Err(e) => return Err(e.into()),
         }
     }
     Err(DialError::NoPort)
+}
+
+/// Connects to what a workload was connecting to, from where the workload would have.
+pub async fn dial_out(namespace: &Namespace, to: SocketAddr) -> Result<Dialed, DialError> {
+    let socket = namespace.enter(|| {
+        let socket = Socket::new(Domain::for_address(to), Type::STREAM, Some(Protocol::TCP))?;
+        socket.set_nonblocking(true)?;
+        socket.set_tcp_nodelay(true)?;
+        io::Result::Ok(socket)
+    })??;
+    let socket = TcpSocket::from_std_stream(socket.into());
+    // The kernel gives up by itself, as it would for the workload.
+    let stream = socket.connect(to).await?;
+    Ok(Dialed { stream, _introduction: None })
 }
 
 /// A loopback address: `steer` lets it pass, and a port that was just in use can be used again

@@ -31,6 +31,25 @@ pub enum RedirectError {
     Name(String),
     #[error("name 1 to {limit} ports between 1 and 65535")]
     Ports { limit: usize },
+    #[error("`{0}` cannot name a set of policies or a tenant: use 1 to 253 characters of one line")]
+    SetName(String),
+    #[error(
+        "there are policies for the connections that it makes, which are not steered: add `outbound` (`--outbound`)"
+    )]
+    NotOutbound,
+    #[error(
+        "the agent itself is in {}, and would lead its own connections to itself: run it in \
+         another cgroup, or enrol the workload without `outbound`",
+        .path.display()
+    )]
+    OwnCgroup { path: PathBuf },
+    #[error("at most {limit} probes can be given for one workload")]
+    TooManyProbes { limit: usize },
+    #[error(
+        "probes pass without policies only if they come from the node itself: say from where with \
+         `--node-address` (`node_addresses`), or give none"
+    )]
+    NobodyProbes,
     #[error("{} is not a cgroup of the v2 tree", .path.display())]
     NotACgroup { path: PathBuf },
     #[error(

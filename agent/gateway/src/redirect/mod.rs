@@ -3,7 +3,9 @@
 //! A workload is a cgroup with its network namespace, enrolled at run time over a control socket
 //! ([`protocol`]). New connections to its ports come to a listener of the agent inside that
 //! namespace; the agent connects to the application there, and the application is told of the true
-//! client. What was open before stays as it was.
+//! client. What was open before stays as it was. HTTP of a workload with policies goes through them
+//! request by request ([`enforcement`]); everything else passes as it comes ([`relay`]). Connections
+//! that a workload makes are led to the agent as well, if that is asked for ([`outbound`]).
 //!
 //! | when | then |
 //! |---|---|
@@ -13,13 +15,17 @@
 //! | an agent is started beside this one, with the same socket | it takes over; this one serves what is open, then ends |
 //! | the workload's cgroup goes | it is removed |
 
+mod capture;
 mod connection;
 mod control;
 mod detect;
 mod dial;
+mod enforcement;
 mod error;
+mod metrics;
 #[allow(unsafe_code)]
 mod namespace;
+mod outbound;
 mod pins;
 mod predecessor;
 mod programs;
@@ -34,18 +40,28 @@ use std::{
     fs,
     num::NonZero,
     path::PathBuf,
-    sync::mpsc as std_mpsc,
+    sync::{Arc, mpsc as std_mpsc},
     thread::JoinHandle,
     time::{Duration, Instant},
 };
 
 use tokio::{sync::watch, task::LocalSet};
 
-pub use self::error::RedirectError;
-use self::{
-    control::Ended, namespace::Namespace, pins::Pins, predecessor::Predecessor, programs::Programs,
-    protocol::Handed, records::Records, registry::Registry, worker::Workers,
+pub use self::{
+    capture::Capture, enforcement::Enforcement, error::RedirectError, metrics::Metrics,
+    namespace::Namespace,
 };
+use self::{
+    control::Ended,
+    pins::Pins,
+    predecessor::Predecessor,
+    programs::Programs,
+    protocol::Handed,
+    records::Records,
+    registry::{Registry, Surroundings},
+    worker::Workers,
+};
+use crate::config::proxy::ProxySettings;
 
 #[derive(Clone, Debug)]
 pub struct RedirectConfig {
@@ -54,13 +70,25 @@ pub struct RedirectConfig {
     pub socket: PathBuf,
     /// How long connections may go on after the agent was told to stop.
     pub drain: Duration,
+    /// Of HTTP connections that go through policies.
+    pub proxy: Arc<ProxySettings>,
 }
 
-/// The running service: a thread for control, one per core for connections.
+/// What the rest of the agent gives.
+pub struct Parts {
+    pub enforcement: Enforcement,
+    /// Of workloads that name none.
+    pub tenant: Arc<str>,
+    pub metrics: Arc<Metrics>,
+    /// Where workloads may be observed too.
+    pub capture: Option<Arc<dyn Capture>>,
+}
+
+/// The running service: a thread for control, one per core for connections. Dropping it stops it.
 pub struct Redirect {
     stop: watch::Sender<bool>,
     ended: watch::Receiver<bool>,
-    thread: JoinHandle<()>,
+    thread: Option<JoinHandle<()>>,
     description: Vec<String>,
 }
 
@@ -72,7 +100,7 @@ const RESERVED_FILES: u64 = 1024;
 impl Redirect {
     /// Loads the programs, takes over from an agent that runs or continues what one that crashed
     /// has left, and listens on the control socket.
-    pub fn start(config: RedirectConfig) -> Result<Self, RedirectError> {
+    pub fn start(config: RedirectConfig, parts: Parts) -> Result<Self, RedirectError> {
         let failed = |path: &str, source| RedirectError::Namespace { path: path.into(), source };
         Namespace::home().map_err(|e| failed("/proc/self/ns/net", e))?;
         let files = raise_file_limit();
@@ -84,10 +112,13 @@ impl Redirect {
             .unwrap_or(usize::MAX)
             .clamp(64, stoa_common::redirect::PEERS as usize);
         description.push(format!("up to {connections} connections at a time, {cores} threads"));
-        let workers = Workers::start(&programs, cores, connections)?;
+        let workers =
+            Workers::start(&programs, &parts.enforcement, &config.proxy, cores, connections)?;
         let records = Records::open(&config.socket)?;
         let pins = Pins::new(&config.socket);
-        let registry = Registry::new(programs, workers, pins, records);
+        let Parts { tenant, metrics, capture, .. } = parts;
+        let surroundings = Surroundings { tenant, metrics, capture };
+        let registry = Registry::new(programs, workers, pins, records, surroundings);
 
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -105,7 +136,7 @@ impl Redirect {
             })
             .map_err(RedirectError::Thread)?;
         ready.recv().unwrap_or(Err(RedirectError::Ended))?;
-        Ok(Self { stop, ended, thread, description })
+        Ok(Self { stop, ended, thread: Some(thread), description })
     }
 
     /// One line each: what this kernel gives.
@@ -121,10 +152,19 @@ impl Redirect {
         }
     }
 
-    /// Detaches everything, gives connections until the deadline, and ends. Waits for it.
-    pub fn stop(self) {
+    /// Detaches everything, and gives connections until the deadline. Does not wait for it.
+    pub fn begin_to_stop(&self) {
         self.stop.send_replace(true);
-        let _ = self.thread.join();
+    }
+}
+
+impl Drop for Redirect {
+    /// Waits for the end.
+    fn drop(&mut self) {
+        self.begin_to_stop();
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
     }
 }
 

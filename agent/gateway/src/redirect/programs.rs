@@ -17,7 +17,7 @@ use aya::{
     },
 };
 use stoa_common::redirect::{
-    Address, LOCAL_ADDRESSES, PORT_WORDS, Peer, PeerKey, SocketKey, count, listener, socket,
+    Address, LOCAL_ADDRESSES, PORT_WORDS, Peer, PeerKey, SocketKey, listener, socket,
 };
 
 use super::{
@@ -33,10 +33,19 @@ static STEER: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/ste
 pub(super) struct Programs {
     object: Ebpf,
     peers: MapData,
-    sockets: HashMap<MapData, SocketKey, u64>,
+    sockets: Arc<SocketCounts>,
     has_netns_cookie: bool,
     can_count_sockets: bool,
 }
+
+/// Sockets that workloads have created and that are left alone.
+pub(super) struct SocketCounts {
+    map: HashMap<MapData, SocketKey, u64>,
+    has_netns_cookie: bool,
+}
+
+/// What the kernel side has decided about one workload's new connections.
+pub(super) struct KernelCounts(PerCpuArray<MapData, u64>);
 
 /// In a workload's cgroup. Dropping it detaches the programs.
 pub(super) struct CgroupLinks {
@@ -45,15 +54,37 @@ pub(super) struct CgroupLinks {
 
 /// In a workload's network namespace. Dropping it detaches the program, pinned or not.
 pub(super) struct Steering {
-    link: Option<Link>,
-    counts: PerCpuArray<MapData, u64>,
+    _link: Link,
+    counts: Arc<KernelCounts>,
 }
 
-enum Link {
+/// A program that is attached. Dropping it detaches the program, pinned or not.
+pub(super) enum Link {
     /// Ends with the agent.
     Held { _link: FdLink },
-    /// Outlives it, until the file is removed.
-    Pinned(PinnedLink),
+    /// Outlives it, until the file is removed; `None` when it has been.
+    Pinned(Option<PinnedLink>),
+}
+
+impl Link {
+    pub(super) fn new(link: FdLink, pin: Option<&Path>) -> Result<Self, RedirectError> {
+        let Some(path) = pin else { return Ok(Self::Held { _link: link }) };
+        let pinned = link
+            .pin(path)
+            .map_err(|e| RedirectError::Pin { path: path.to_owned(), reason: with_causes(&e) })?;
+        Ok(Self::Pinned(Some(pinned)))
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        if let Self::Pinned(link) = self
+            && let Some(link) = link.take()
+            && let Err(error) = link.unpin()
+        {
+            tracing::warn!(%error, "a pinned program could not be removed");
+        }
+    }
 }
 
 impl Programs {
@@ -78,8 +109,9 @@ impl Programs {
         let Map::HashMap(peers) = take(&mut object, "PEERS")? else {
             return Err(RedirectError::ObjectMismatch("PEERS"));
         };
-        let sockets = HashMap::try_from(take(&mut object, "SOCKETS")?)
+        let map = HashMap::try_from(take(&mut object, "SOCKETS")?)
             .map_err(|_| RedirectError::ObjectMismatch("SOCKETS"))?;
+        let sockets = Arc::new(SocketCounts { map, has_netns_cookie });
         let can_count_sockets = counting.is_ok();
         Ok(Self { object, peers, sockets, has_netns_cookie, can_count_sockets })
     }
@@ -143,15 +175,31 @@ impl Programs {
         Ok(CgroupLinks { _links: links })
     }
 
-    /// Sockets that the workload has created and that are left alone: UDP, SCTP, raw, other.
-    pub(super) fn socket_counts(&self, netns: u64) -> [u64; socket::COUNT as usize] {
+    pub(super) fn sockets(&self) -> Arc<SocketCounts> {
+        Arc::clone(&self.sockets)
+    }
+}
+
+impl SocketCounts {
+    /// UDP, SCTP, raw, other, of the workload in this namespace.
+    pub(super) fn read(&self, netns: u64) -> [u64; socket::COUNT as usize] {
         let netns = if self.has_netns_cookie { netns } else { 0 };
         let mut counts = [0; socket::COUNT as usize];
         for (kind, count) in (0..).zip(&mut counts) {
             let key = SocketKey { netns, kind, reserved: 0 };
-            *count = self.sockets.get(&key, 0).unwrap_or(0);
+            *count = self.map.get(&key, 0).unwrap_or(0);
         }
         counts
+    }
+}
+
+impl KernelCounts {
+    pub(super) fn new(counts: PerCpuArray<MapData, u64>) -> Self {
+        Self(counts)
+    }
+
+    pub(super) fn read(&self, what: u32) -> u64 {
+        self.0.get(&what, 0).map_or(0, |cpus| cpus.iter().sum())
     }
 }
 
@@ -209,30 +257,12 @@ impl Steering {
         program.load().map_err(refused("steer"))?;
         let id = program.attach(namespace).map_err(failed)?;
         let link = FdLink::from(program.take_link(id).map_err(failed)?);
-        let link =
-            match &options.fail_closed {
-                None => Link::Held { _link: link },
-                Some(path) => Link::Pinned(link.pin(path).map_err(|e| RedirectError::Pin {
-                    path: path.clone(),
-                    reason: with_causes(&e),
-                })?),
-            };
-        Ok(Self { link: Some(link), counts })
+        let link = Link::new(link, options.fail_closed.as_deref())?;
+        Ok(Self { _link: link, counts: Arc::new(KernelCounts(counts)) })
     }
 
-    pub(super) fn count(&self, what: u32) -> u64 {
-        debug_assert!(what < count::COUNT, "no such count: {what}");
-        self.counts.get(&what, 0).map_or(0, |cpus| cpus.iter().sum())
-    }
-}
-
-impl Drop for Steering {
-    fn drop(&mut self) {
-        if let Some(Link::Pinned(link)) = self.link.take()
-            && let Err(error) = link.unpin()
-        {
-            tracing::warn!(%error, "a pinned program could not be removed");
-        }
+    pub(super) fn counts(&self) -> Arc<KernelCounts> {
+        Arc::clone(&self.counts)
     }
 }
 
@@ -290,7 +320,7 @@ impl Drop for Introduction {
 }
 
 /// In network byte order; IPv4 mapped into IPv6.
-fn address_words(address: IpAddr) -> Address {
+pub(super) fn address_words(address: IpAddr) -> Address {
     let octets = match address {
         IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
         IpAddr::V6(v6) => v6.octets(),
@@ -302,11 +332,14 @@ fn address_words(address: IpAddr) -> Address {
     words
 }
 
-fn take(object: &mut Ebpf, name: &'static str) -> Result<Map, RedirectError> {
+pub(super) fn take(object: &mut Ebpf, name: &'static str) -> Result<Map, RedirectError> {
     object.take_map(name).ok_or(RedirectError::ObjectMismatch(name))
 }
 
-fn find<'a, P>(object: &'a mut Ebpf, name: &'static str) -> Result<&'a mut P, RedirectError>
+pub(super) fn find<'a, P>(
+    object: &'a mut Ebpf,
+    name: &'static str,
+) -> Result<&'a mut P, RedirectError>
 where
     &'a mut P: TryFrom<&'a mut Program>,
 {
@@ -316,11 +349,11 @@ where
         .ok_or(RedirectError::ObjectMismatch(name))
 }
 
-fn refused(program: &'static str) -> impl Fn(ProgramError) -> RedirectError {
+pub(super) fn refused(program: &'static str) -> impl Fn(ProgramError) -> RedirectError {
     move |error| RedirectError::Refused { program, reason: with_causes(&error) }
 }
 
-fn written(map: &'static str) -> impl Fn(aya::maps::MapError) -> RedirectError {
+pub(super) fn written(map: &'static str) -> impl Fn(aya::maps::MapError) -> RedirectError {
     move |error| RedirectError::Map { map, reason: with_causes(&error) }
 }
 

@@ -3,7 +3,9 @@
 //! ```text
 //! {"id":1,"op":"hello","source":"kubernetes"}
 //! {"id":2,"op":"add","workload":{"name":"shop/cart-7f","cgroup":"/sys/fs/cgroup/...",
-//!   "netns":"/proc/4711/ns/net","ports":[8080],"fail_mode":"closed"}}
+//!   "netns":"/proc/4711/ns/net","ports":[8080],"fail_mode":"closed","policies":"members",
+//!   "tenant":"shop","probes":[{"port":8080,"method":"GET","path":"/healthz"}],
+//!   "node_addresses":["10.0.0.1"],"outbound":true,"outbound_policies":"egress"}}
 //! {"id":3,"op":"keep","name":"shop/stock-1"}
 //! {"id":4,"op":"snapshot_end"}
 //! {"id":5,"op":"remove","name":"shop/cart-7f"}

@@ -9,18 +9,21 @@ use std::{
 };
 
 use serde_json::{Map, Value, json};
-use stoa_common::redirect::count;
 use tokio::{sync::watch, task::JoinSet};
 
 use super::{
+    capture::{Capture, Observed},
     error::RedirectError,
+    metrics::{KINDS, Metrics, OUTBOUND_VERDICTS, Row, VERDICTS},
+    outbound::{Leading, Outbound, Telling},
     pins::Pins,
-    programs::{CgroupLinks, Programs, Steering, SteeringOptions},
+    programs::{CgroupLinks, KernelCounts, Programs, Steering, SteeringOptions},
     protocol::Handed,
     records::Records,
     worker::Workers,
-    workload::{Counts, FailMode, Phase, Workload, WorkloadSpec},
+    workload::{Counts, Direction, FailMode, Outgoing, Phase, Place, Workload, WorkloadSpec},
 };
+use crate::drain;
 
 /// Workloads of one agent. A node of Kubernetes has 110 pods by default.
 pub(super) const LIMIT: usize = 4096;
@@ -33,10 +36,27 @@ pub(super) struct Registry {
     workers: Workers,
     pins: Pins,
     records: Records,
+    surroundings: Surroundings,
     enrolled: BTreeMap<String, Enrolled>,
     /// Those that are steered no longer and have connections open, until these end.
     leaving: JoinSet<()>,
     cut: watch::Sender<bool>,
+}
+
+/// What else there is in this agent.
+pub(super) struct Surroundings {
+    /// Of workloads that name none.
+    pub tenant: Arc<str>,
+    pub metrics: Arc<Metrics>,
+    pub capture: Option<Arc<dyn Capture>>,
+}
+
+impl Surroundings {
+    fn observed_at(&self, place: &Place) -> Option<Observed> {
+        let capture = self.capture.as_ref()?;
+        let service = capture.service_at(&place.cgroup, &place.namespace)?;
+        Some(Observed { capture: Arc::clone(capture), service })
+    }
 }
 
 struct Enrolled {
@@ -44,17 +64,32 @@ struct Enrolled {
     /// Who enrolled it: its snapshots say whether it stays.
     source: String,
     steering: Steering,
-    _cgroup: CgroupLinks,
+    cgroup: CgroupLinks,
+    outbound: Option<Outward>,
     took: Duration,
 }
 
+/// How the connections that a workload makes are steered.
+struct Outward {
+    leading: Leading,
+    telling: Telling,
+    counts: Arc<KernelCounts>,
+}
+
 impl Registry {
-    pub(super) fn new(programs: Programs, workers: Workers, pins: Pins, records: Records) -> Self {
+    pub(super) fn new(
+        programs: Programs,
+        workers: Workers,
+        pins: Pins,
+        records: Records,
+        surroundings: Surroundings,
+    ) -> Self {
         Self {
             programs,
             workers,
             pins,
             records,
+            surroundings,
             enrolled: BTreeMap::new(),
             leaving: JoinSet::new(),
             cut: watch::Sender::new(false),
@@ -100,40 +135,80 @@ impl Registry {
         let netns = namespace.cookie().map_err(failed)?;
         let sets = self.workers.listen(namespace)?;
         let Some(first) = sets.first() else { return Err(RedirectError::Ended) };
-        let listeners = first
-            .iter()
-            .map(std::net::TcpListener::local_addr)
-            .collect::<Result<_, _>>()
-            .map_err(RedirectError::Listen)?;
+        let listeners = addresses_of(first)?;
+        let (outgoing_sets, outgoing, outbound) = match spec.outbound {
+            false => (Vec::new(), None, None),
+            true => {
+                if place.holds_this_process() {
+                    return Err(RedirectError::OwnCgroup { path: place.cgroup });
+                }
+                let sets = self.workers.listen(namespace)?;
+                let Some(first) = sets.first() else { return Err(RedirectError::Ended) };
+                let (outbound, destinations) = Outbound::load(first, &addresses)?;
+                let outgoing = Outgoing {
+                    destinations,
+                    policies: spec.outbound_policies.as_deref().map(Into::into),
+                    counts: Counts::default(),
+                };
+                (sets, Some(outgoing), Some(outbound))
+            }
+        };
+        if let Some(capture) = &self.surroundings.capture {
+            // Before a single connection comes to them.
+            for listener in sets.iter().chain(&outgoing_sets).flatten() {
+                if let Err(reason) = capture.leave_out(listener) {
+                    tracing::warn!(reason, "what is steered may be observed twice");
+                }
+            }
+        }
         let name = spec.name.clone();
         let workload = Arc::new(Workload {
+            name: name.as_str().into(),
+            tenant: match &spec.tenant {
+                Some(tenant) => tenant.as_str().into(),
+                None => Arc::clone(&self.surroundings.tenant),
+            },
+            policies: spec.policies.as_deref().map(Into::into),
+            observed: self.surroundings.observed_at(&place),
             spec,
             place,
             netns,
             listeners,
             phase: watch::Sender::new(Phase::Serving),
+            drain: drain::channel().0,
             counts: Counts::default(),
+            outbound: outgoing,
         });
         // In this order a connection that is steered finds everything in place.
         let cgroup = self.programs.attach_to_cgroup(&workload.place.cgroup)?;
-        self.workers.serve(&workload, &sets).await?;
-        let steering = self.steer(&workload, first, &addresses);
-        let steering =
-            match steering.and_then(|s| self.records.write(&workload, source).map(|()| s)) {
-                Ok(steering) => steering,
-                Err(error) => {
-                    workload.phase.send_replace(Phase::Leaving);
-                    return Err(error);
-                }
-            };
+        self.workers.serve(&workload, Direction::Inbound, &sets).await?;
+        self.workers.serve(&workload, Direction::Outbound, &outgoing_sets).await?;
+        let steered = self
+            .steer(&workload, first, &addresses)
+            .and_then(|steering| Ok((steering, self.lead(&workload, outbound)?)))
+            .and_then(|steered| self.records.write(&workload, source).map(|()| steered));
+        let (steering, outbound) = match steered {
+            Ok(steered) => steered,
+            Err(error) => {
+                workload.phase.send_replace(Phase::Leaving);
+                return Err(error);
+            }
+        };
         let enrolled = Enrolled {
             workload,
             source: source.to_owned(),
             steering,
-            _cgroup: cgroup,
+            cgroup,
+            outbound,
             took: started.elapsed(),
         };
         tracing::info!(workload = name, took_us = enrolled.took.as_micros(), "enrolled");
+        self.surroundings.metrics.put(Row {
+            workload: Arc::clone(&enrolled.workload),
+            kernel: enrolled.steering.counts(),
+            outbound: enrolled.outbound.as_ref().map(|outward| Arc::clone(&outward.counts)),
+            sockets: self.programs.sockets(),
+        });
         if let Some(previous) = self.enrolled.insert(name, enrolled) {
             self.leave(previous);
         }
@@ -153,6 +228,21 @@ impl Registry {
         let ports: Vec<u16> = workload.spec.ports.iter().copied().collect();
         let options = SteeringOptions { ports: &ports, fail_closed, inbound, addresses };
         Steering::attach(&workload.place.namespace, &workload.place.netns, &options)
+    }
+
+    fn lead(
+        &mut self,
+        workload: &Workload,
+        outbound: Option<Outbound>,
+    ) -> Result<Option<Outward>, RedirectError> {
+        let Some(outbound) = outbound else { return Ok(None) };
+        let pins = match workload.spec.fail_mode {
+            FailMode::Open => None,
+            FailMode::Closed => Some([self.pins.next()?, self.pins.next()?]),
+        };
+        let counts = outbound.counts();
+        let (leading, telling) = outbound.attach(&workload.place.cgroup, pins)?;
+        Ok(Some(Outward { leading, telling, counts }))
     }
 
     /// Steers no longer: new connections reach the application, those that are open go on.
@@ -206,12 +296,18 @@ impl Registry {
     }
 
     fn leave(&mut self, enrolled: Enrolled) {
-        let Enrolled { workload, steering, _cgroup, .. } = enrolled;
+        let Enrolled { workload, steering, cgroup, outbound, .. } = enrolled;
+        self.surroundings.metrics.remove(&workload);
         drop(steering);
+        let telling = outbound.map(|Outward { leading, telling, .. }| {
+            drop(leading);
+            telling
+        });
         let mut cut = self.cut.subscribe();
         self.leaving.spawn_local(async move {
             tokio::time::sleep(GRACE).await;
             workload.phase.send_replace(Phase::Leaving);
+            workload.drain.begin();
             tokio::select! {
                 () = workload.phase.closed() => {}
                 _ = cut.wait_for(|cut| *cut) => {
@@ -219,8 +315,8 @@ impl Registry {
                     workload.phase.closed().await;
                 }
             }
-            // Now that no connection is left whose client the application could ask for.
-            drop(_cgroup);
+            // Now that no connection is left whose other end the application could ask for.
+            drop((cgroup, telling));
         });
     }
 
@@ -284,13 +380,30 @@ impl Registry {
 
     fn describe(&self, enrolled: &Enrolled) -> Value {
         let Enrolled { workload, steering, .. } = enrolled;
-        let connections: Map<String, Value> = workload
-            .counts
-            .read()
-            .into_iter()
-            .map(|(name, value)| (name.to_owned(), value.into()))
-            .collect();
-        let [udp, sctp, raw, other] = self.programs.socket_counts(workload.netns);
+        let by_name = |(name, value): (&str, u64)| (name.to_owned(), Value::from(value));
+        let connections: Map<_, _> = workload.counts.connections().map(by_name).collect();
+        let requests: Map<_, _> = workload.counts.requests().map(by_name).collect();
+        let counts = steering.counts();
+        let kernel: Map<_, _> =
+            VERDICTS.iter().map(|(which, name)| by_name((*name, counts.read(*which)))).collect();
+        let sockets = self.programs.sockets().read(workload.netns);
+        let outbound = workload.outbound.as_ref().zip(enrolled.outbound.as_ref()).map(
+            |(outgoing, outward)| {
+                let connections: Map<_, _> = outgoing.counts.connections().map(by_name).collect();
+                let requests: Map<_, _> = outgoing.counts.requests().map(by_name).collect();
+                let kernel: Map<_, _> = OUTBOUND_VERDICTS
+                    .iter()
+                    .map(|(which, name)| by_name((*name, outward.counts.read(*which))))
+                    .collect();
+                json!({
+                    "policies": outgoing.policies.as_deref(),
+                    "connections": connections,
+                    "requests": requests,
+                    "kernel": kernel,
+                })
+            },
+        );
+        let left_alone: Map<_, _> = KINDS.into_iter().zip(sockets).map(by_name).collect();
         json!({
             "name": workload.spec.name,
             "source": enrolled.source,
@@ -298,16 +411,22 @@ impl Registry {
             "netns": workload.place.netns,
             "ports": workload.spec.ports,
             "fail_mode": workload.spec.fail_mode,
+            "policies": workload.spec.policies,
+            "tenant": &*workload.tenant,
+            "observed_as": workload.observed.as_ref().map(|observed| &*observed.service),
             "enrol_us": u64::try_from(enrolled.took.as_micros()).unwrap_or(u64::MAX),
             "connections": connections,
-            "kernel": {
-                "steered": steering.count(count::STEERED),
-                "refused": steering.count(count::REFUSED),
-                "unsteered": steering.count(count::UNSTEERED),
-                "own": steering.count(count::OWN),
-                "other_protocol": steering.count(count::OTHER_PROTOCOL),
-            },
-            "left_alone": { "udp": udp, "sctp": sctp, "raw": raw, "other": other },
+            "requests": requests,
+            "kernel": kernel,
+            "left_alone": left_alone,
+            "outbound": outbound,
         })
     }
+}
+
+fn addresses_of(
+    listeners: &[std::net::TcpListener],
+) -> Result<Vec<std::net::SocketAddr>, RedirectError> {
+    let addresses = listeners.iter().map(std::net::TcpListener::local_addr);
+    addresses.collect::<Result<_, _>>().map_err(RedirectError::Listen)
 }

@@ -100,7 +100,8 @@ pub async fn write_all(to: &TcpStream, mut bytes: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
-fn shut(stream: &TcpStream) -> io::Result<()> {
+/// Ends this side of the connection.
+pub fn shut(stream: &TcpStream) -> io::Result<()> {
     match socket2::SockRef::from(stream).shutdown(std::net::Shutdown::Write) {
         // It is gone already, and has said all it had to.
         Err(e) if e.kind() == io::ErrorKind::NotConnected => Ok(()),

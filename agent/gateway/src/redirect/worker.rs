@@ -17,12 +17,15 @@ use tokio::{
 
 use super::{
     connection,
+    enforcement::{Enforcement, Enforcer},
     error::RedirectError,
     namespace::Namespace,
     programs::{Peers, Programs},
     relay::reset,
-    workload::{Counts, Phase, Workload},
+    workload::{Counts, Direction, Phase, Workload},
 };
+
+use crate::{config::proxy::ProxySettings, drain};
 
 const BACKLOG: i32 = 4096;
 /// Workloads on their way to a worker.
@@ -37,6 +40,7 @@ pub(super) type Listeners = Vec<std::net::TcpListener>;
 /// A workload's listener, for one worker.
 struct Listening {
     workload: Arc<Workload>,
+    direction: Direction,
     listener: std::net::TcpListener,
 }
 
@@ -47,19 +51,26 @@ pub(super) struct Worker {
 
 pub(super) struct Workers {
     workers: Vec<Worker>,
+    /// Workloads are told to leave one by one; the threads as such never are.
+    _drain: drain::Trigger,
 }
 
 impl Workers {
     pub(super) fn start(
         programs: &Programs,
+        enforcement: &Enforcement,
+        settings: &Arc<ProxySettings>,
         count: usize,
         limit: usize,
     ) -> Result<Self, RedirectError> {
+        let (drain, watcher) = drain::channel();
         let permits = Arc::new(Semaphore::new(limit));
         let mut workers = Vec::with_capacity(count);
         for n in 0..count {
             let peers = programs.peers()?;
             let permits = Arc::clone(&permits);
+            let (enforcement, settings, watcher) =
+                (enforcement.clone(), Arc::clone(settings), watcher.clone());
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
                 .build()
@@ -68,12 +79,15 @@ impl Workers {
             let thread = std::thread::Builder::new()
                 .name(format!("redirect-{n}"))
                 .spawn(move || {
-                    LocalSet::new().block_on(&runtime, run(arriving, peers, permits));
+                    LocalSet::new().block_on(&runtime, async move {
+                        let enforcer = Enforcer::new(&enforcement, &settings, watcher);
+                        run(arriving, peers, enforcer, permits).await;
+                    });
                 })
                 .map_err(RedirectError::Thread)?;
             workers.push(Worker { queue, thread });
         }
-        Ok(Self { workers })
+        Ok(Self { workers, _drain: drain })
     }
 
     /// A set of listeners for each worker, one of each address family; the sets share addresses.
@@ -88,12 +102,13 @@ impl Workers {
     pub(super) async fn serve(
         &self,
         workload: &Arc<Workload>,
+        direction: Direction,
         sets: &[Listeners],
     ) -> Result<(), RedirectError> {
         for (worker, set) in self.workers.iter().zip(sets) {
             for listener in set {
                 let listener = listener.try_clone().map_err(RedirectError::Listen)?;
-                let listening = Listening { workload: Arc::clone(workload), listener };
+                let listening = Listening { workload: Arc::clone(workload), direction, listener };
                 worker.queue.send(listening).await.map_err(|_| RedirectError::Ended)?;
             }
         }
@@ -152,15 +167,21 @@ fn listen_at(address: SocketAddr) -> io::Result<std::net::TcpListener> {
     Ok(socket.into())
 }
 
-async fn run(mut arriving: mpsc::Receiver<Listening>, peers: Peers, permits: Arc<Semaphore>) {
+async fn run(
+    mut arriving: mpsc::Receiver<Listening>,
+    peers: Peers,
+    enforcer: Enforcer,
+    permits: Arc<Semaphore>,
+) {
     let mut accepting = JoinSet::new();
     loop {
         tokio::select! {
             arrived = arriving.recv() => {
-                let Some(Listening { workload, listener }) = arrived else { break };
+                let Some(Listening { workload, direction, listener }) = arrived else { break };
                 let phase = workload.phase.subscribe();
                 accepting.spawn_local(accept(
-                    listener, workload, phase, peers.clone(), Arc::clone(&permits),
+                    listener, workload, direction, phase, peers.clone(), enforcer.clone(),
+                    Arc::clone(&permits),
                 ));
             }
             Some(_) = accepting.join_next() => {}
@@ -171,8 +192,10 @@ async fn run(mut arriving: mpsc::Receiver<Listening>, peers: Peers, permits: Arc
 async fn accept(
     listener: std::net::TcpListener,
     workload: Arc<Workload>,
+    direction: Direction,
     mut phase: watch::Receiver<Phase>,
     peers: Peers,
+    enforcer: Enforcer,
     permits: Arc<Semaphore>,
 ) {
     let listener = match TcpListener::from_std(listener) {
@@ -197,13 +220,14 @@ async fn accept(
             }
         };
         let Ok(permit) = Arc::clone(&permits).try_acquire_owned() else {
-            Counts::add(&workload.counts.over_limit);
+            Counts::add(&workload.counts_of(direction).over_limit);
             reset(&client);
             continue;
         };
         let (workload, peers, phase) = (Arc::clone(&workload), peers.clone(), phase.clone());
+        let enforcer = enforcer.clone();
         tokio::task::spawn_local(async move {
-            connection::serve(client, peers, workload, phase).await;
+            connection::serve(client, peers, enforcer, workload, direction, phase).await;
             drop(permit);
         });
     }

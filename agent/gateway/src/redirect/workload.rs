@@ -6,7 +6,10 @@ use std::{
     net::{IpAddr, SocketAddr},
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
@@ -14,12 +17,17 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use super::{
+    capture::Observed,
     error::RedirectError,
     namespace::{Identity, Namespace},
+    outbound::Destinations,
 };
+use crate::drain;
 
 /// Ports of one workload.
 const PORTS: usize = 1024;
+/// A pod has three kinds of probes for each of its containers.
+const PROBES: usize = 64;
 
 /// A workload as it is asked for: over the control socket and in the state directory.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,6 +42,20 @@ pub struct WorkloadSpec {
     pub ports: BTreeSet<u16>,
     #[serde(default)]
     pub fail_mode: FailMode,
+    /// The policies that its HTTP requests go through: a set of the configuration, by name. Without
+    /// it, those of the set `default`; where there is none, everything passes untouched.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policies: Option<String>,
+    /// Steer the connections that it makes as well.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub outbound: bool,
+    /// The policies that HTTP requests of those go through. Without it, everything passes
+    /// untouched.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outbound_policies: Option<String>,
+    /// Whom it belongs to; without it, the agent's tenant.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tenant: Option<String>,
     /// Requests that pass without policies: health probes of the node.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub probes: Vec<Probe>,
@@ -53,13 +75,24 @@ pub enum FailMode {
     Closed,
 }
 
-/// A health check, as a pod's specification has it.
+/// A health check, as a pod's specification has it. For gRPC, its method's path.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Probe {
     pub port: u16,
+    #[serde(default = "get")]
     pub method: String,
+    /// With its query, if it has one.
     pub path: String,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde calls it")]
+fn is_false(flag: &bool) -> bool {
+    !flag
+}
+
+fn get() -> String {
+    "GET".to_owned()
 }
 
 impl WorkloadSpec {
@@ -70,6 +103,21 @@ impl WorkloadSpec {
         }
         if !(1..=PORTS).contains(&self.ports.len()) || self.ports.contains(&0) {
             return Err(RedirectError::Ports { limit: PORTS });
+        }
+        let names = [&self.policies, &self.outbound_policies, &self.tenant];
+        for name in names.into_iter().flatten() {
+            if name.is_empty() || name.len() > 253 || name.chars().any(char::is_control) {
+                return Err(RedirectError::SetName(name.clone()));
+            }
+        }
+        if self.outbound_policies.is_some() && !self.outbound {
+            return Err(RedirectError::NotOutbound);
+        }
+        if self.probes.len() > PROBES {
+            return Err(RedirectError::TooManyProbes { limit: PROBES });
+        }
+        if !self.probes.is_empty() && self.node_addresses.is_empty() {
+            return Err(RedirectError::NobodyProbes);
         }
         Ok(())
     }
@@ -142,6 +190,23 @@ impl Place {
         (self.cgroup_id, self.namespace.identity())
     }
 
+    /// Whether the agent is in the workload's cgroup, or below it.
+    pub fn holds_this_process(&self) -> bool {
+        let own = std::process::id().to_string();
+        let mut folders = vec![self.cgroup.clone()];
+        while let Some(folder) = folders.pop() {
+            let list = fs::read_to_string(folder.join("cgroup.procs")).unwrap_or_default();
+            if list.lines().any(|pid| pid == own) {
+                return true;
+            }
+            let below = fs::read_dir(&folder).into_iter().flatten().flatten();
+            folders.extend(
+                below.filter(|e| e.file_type().is_ok_and(|t| t.is_dir())).map(|e| e.path()),
+            );
+        }
+        false
+    }
+
     /// Whether its cgroup is still there: a workload ends with it.
     pub fn is_there(&self) -> bool {
         fs::metadata(&self.cgroup).is_ok_and(|meta| meta.ino() == self.cgroup_id)
@@ -161,6 +226,10 @@ pub enum Phase {
 /// What the threads of the data path share of one workload.
 pub struct Workload {
     pub spec: WorkloadSpec,
+    pub name: Arc<str>,
+    pub tenant: Arc<str>,
+    /// [`WorkloadSpec::policies`]
+    pub policies: Option<Arc<str>>,
     pub place: Place,
     /// The namespace's cookie; 0 where the kernel does not tell.
     pub netns: u64,
@@ -168,7 +237,41 @@ pub struct Workload {
     pub listeners: Vec<SocketAddr>,
     /// Each listener and connection holds a receiver: when the last is gone, the workload is.
     pub phase: watch::Sender<Phase>,
+    /// Begins with [`Phase::Leaving`]: HTTP connections end with their next answer.
+    pub drain: drain::Trigger,
     pub counts: Counts,
+    /// What a capture in this agent calls it.
+    pub observed: Option<Observed>,
+    pub outbound: Option<Outgoing>,
+}
+
+/// The connections that a workload makes.
+pub struct Outgoing {
+    pub destinations: Destinations,
+    /// [`WorkloadSpec::outbound_policies`]
+    pub policies: Option<Arc<str>>,
+    pub counts: Counts,
+}
+
+/// Who has made a connection: somebody to the workload, or the workload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    Inbound,
+    Outbound,
+}
+
+impl Workload {
+    pub fn counts_of(&self, direction: Direction) -> &Counts {
+        match (&self.outbound, direction) {
+            (Some(outgoing), Direction::Outbound) => &outgoing.counts,
+            _ => &self.counts,
+        }
+    }
+
+    pub fn directions(&self) -> impl Iterator<Item = (&'static str, &Counts)> {
+        let outgoing = self.outbound.iter().map(|outgoing| ("outbound", &outgoing.counts));
+        std::iter::once(("inbound", &self.counts)).chain(outgoing)
+    }
 }
 
 macro_rules! counts {
@@ -181,7 +284,7 @@ macro_rules! counts {
 
         impl Counts {
             /// By name, in order.
-            pub fn read(&self) -> Vec<(&'static str, u64)> {
+            fn read(&self) -> Vec<(&'static str, u64)> {
                 vec![$((stringify!($name), self.$name.load(Ordering::Relaxed)),)+]
             }
         }
@@ -210,9 +313,34 @@ counts! {
     direct,
     /// Ended because one side broke off.
     broken,
+    /// Requests that went through policies; the sum of the five below.
+    requests,
+    /// The application's answer reached the client.
+    passed,
+    /// Policy has answered, and the application has not seen the request.
+    denied,
+    /// Policy kept the application's answer back.
+    withheld,
+    /// No valid HTTP, or something that no gateway passes on.
+    invalid,
+    /// The application did not answer.
+    failed,
+    /// Of all of them: probes, which no policy was asked about.
+    exempt,
 }
 
+/// How many of the counts are of connections; those of requests come after.
+const OF_CONNECTIONS: usize = 12;
+
 impl Counts {
+    pub fn connections(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        self.read().into_iter().take(OF_CONNECTIONS)
+    }
+
+    pub fn requests(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        self.read().into_iter().skip(OF_CONNECTIONS)
+    }
+
     pub fn add(counter: &AtomicU64) {
         counter.fetch_add(1, Ordering::Relaxed);
     }
@@ -229,6 +357,10 @@ mod tests {
             netns: None,
             ports: ports.iter().copied().collect(),
             fail_mode: FailMode::Open,
+            policies: None,
+            outbound: false,
+            outbound_policies: None,
+            tenant: None,
             probes: Vec::new(),
             node_addresses: BTreeSet::new(),
         }
@@ -242,5 +374,19 @@ mod tests {
         assert!(matches!(spec("a", &[]).check(), Err(RedirectError::Ports { .. })));
         assert!(matches!(spec("a", &[0]).check(), Err(RedirectError::Ports { .. })));
         assert!(matches!(spec("a", &[80]).resolve(None), Err(RedirectError::NotACgroup { .. })));
+        let probes = vec![Probe { port: 80, method: get(), path: "/healthz".to_owned() }];
+        let mut probed = WorkloadSpec { probes, ..spec("a", &[80]) };
+        assert!(matches!(probed.check(), Err(RedirectError::NobodyProbes)));
+        probed.node_addresses.insert([10, 0, 0, 1].into());
+        assert!(probed.check().is_ok());
+        let unnamed = WorkloadSpec { policies: Some(String::new()), ..spec("a", &[80]) };
+        assert!(matches!(unnamed.check(), Err(RedirectError::SetName(_))));
+    }
+
+    #[test]
+    fn counts_of_connections_and_of_requests_are_told_apart() {
+        let counts = Counts::default();
+        assert_eq!(counts.connections().last(), Some(("broken", 0)));
+        assert_eq!(counts.requests().next(), Some(("requests", 0)));
     }
 }

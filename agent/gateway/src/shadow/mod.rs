@@ -2,6 +2,7 @@
 
 pub mod analysis;
 pub mod book;
+pub mod denials;
 pub mod keeper;
 mod pace;
 pub mod rendering;
@@ -25,6 +26,7 @@ use crate::store::{
     contract_files::{self, WriteError},
 };
 use analysis::{AnalysisHandle, Snapshot, now_seconds};
+use denials::Denials;
 use keeper::KeeperState;
 use rendering::{Rendered, render};
 
@@ -48,6 +50,8 @@ pub struct ShadowConfig {
     pub window: Option<Duration>,
     pub capture: String,
     pub sources: Vec<String>,
+    /// Of what else this agent does, in the text format.
+    pub more_metrics: Box<dyn Fn() -> String + Send + Sync>,
 }
 
 /// What is known of a service without rendering its contract.
@@ -69,6 +73,7 @@ pub struct Shadow {
     pub config: ShadowConfig,
     pub analysis: AnalysisHandle,
     pub keeper: Arc<KeeperState>,
+    pub denials: Arc<Denials>,
     store: Arc<Store>,
     /// Name of this run in the store: the live copy stands for all of its current part.
     run: String,
@@ -86,6 +91,7 @@ impl Shadow {
         config: ShadowConfig,
         analysis: AnalysisHandle,
         keeper: Arc<KeeperState>,
+        denials: Arc<Denials>,
         store: Arc<Store>,
         run: String,
     ) -> Result<Self, StoreError> {
@@ -94,6 +100,7 @@ impl Shadow {
             config,
             analysis,
             keeper,
+            denials,
             store,
             run,
             before: Mutex::new(before),

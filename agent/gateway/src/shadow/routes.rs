@@ -7,7 +7,7 @@ use http::{HeaderValue, Method, Response, StatusCode, header};
 use http_body_util::Full;
 use serde_json::{Value, json};
 
-use super::{Shadow, ShadowError, analysis::Snapshot, rendering::Rendered};
+use super::{Shadow, ShadowError, analysis::Snapshot, denials::ByPolicy, rendering::Rendered};
 use crate::{
     capture::{ServiceCounters, loss_name},
     http::{Answer, Call, negotiation, problem::Problem},
@@ -95,6 +95,7 @@ async fn status(shadow: &Arc<Shadow>, call: &Call) -> Answer {
     let snapshot = shadow.analysis.snapshot();
     let known = shadow.services(&snapshot);
     let min = shadow.config.min_requests;
+    let denied = shadow.denials.by_service();
     let mut patterns = 0;
     let mut services = Vec::new();
     for (name, known) in &known {
@@ -111,6 +112,7 @@ async fn status(shadow: &Arc<Shadow>, call: &Call) -> Answer {
             "exchanges": known.exchanges,
             "operations": operations,
             "ready": known.exchanges >= min,
+            "denied": denied_of(denied.get(name)),
         });
         if let (Some((number, tally)), Value::Object(members)) = (tally, &mut service) {
             let of_service = |c: &&ServiceCounters| c.service == *number;
@@ -149,6 +151,18 @@ async fn status(shadow: &Arc<Shadow>, call: &Call) -> Answer {
         "losses": losses(&snapshot),
         "reader": reader_of(&snapshot),
     }))
+}
+
+/// What policy has answered in the service's stead since the start.
+fn denied_of(counts: Option<&ByPolicy>) -> Value {
+    let counts = || counts.into_iter().flatten();
+    let total: u64 = counts().map(|(_, count)| count).sum();
+    let by: Vec<Value> = counts()
+        .map(|((policy, status), count)| {
+            json!({ "policy": policy, "status": status, "requests": count })
+        })
+        .collect();
+    json!({ "requests": total, "by": by })
 }
 
 fn capture_of(counters: &ServiceCounters) -> Value {
@@ -413,10 +427,12 @@ fn scrape(shadow: &Shadow) -> Result<Answer, Problem> {
         store_writes,
         store_failures,
         is_capturing: snapshot.failure.is_none() && !shadow.analysis.is_over(),
+        denied: shadow.denials.by_service(),
     };
-    let text = metrics::render(&snapshot, &others).map_err(|error| {
+    let mut text = metrics::render(&snapshot, &others).map_err(|error| {
         tracing::error!(%error, "metrics");
         Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "the metrics could not be gathered")
     })?;
+    text.extend_from_slice((shadow.config.more_metrics)().as_bytes());
     Ok(with_type(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", text))
 }

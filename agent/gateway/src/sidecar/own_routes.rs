@@ -28,6 +28,8 @@ pub struct OwnRoutes {
     /// One for each worker.
     pub counters: Vec<Arc<Counters>>,
     pub drain: Watcher,
+    /// Of what else this agent does, in the text format.
+    pub more_metrics: Box<dyn Fn() -> String + Send + Sync>,
 }
 
 impl OwnRoutes {
@@ -127,6 +129,7 @@ impl OwnRoutes {
         registry.register(Box::new(needs_restart))?;
         let mut text = TextEncoder::new().encode_to_string(&registry.gather())?;
         policy_metrics::render(&mut text, &totals.policies, &self.enforcement);
+        text.push_str(&(self.more_metrics)());
         Ok(text)
     }
 }

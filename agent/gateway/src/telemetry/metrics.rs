@@ -2,12 +2,17 @@
 //! Labels are services (bounded by configuration and by the capture source), loss reasons and
 //! classes of personal data: never anything that was observed.
 
+use std::collections::BTreeMap;
+
 use prometheus::{
     Encoder, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder, core::Collector,
 };
 use stoa_contract::observation::Personal;
 
-use crate::{capture::loss_name, shadow::analysis::Snapshot};
+use crate::{
+    capture::loss_name,
+    shadow::{analysis::Snapshot, denials::ByPolicy},
+};
 
 /// What is beside the analysis' snapshot.
 pub struct Others {
@@ -15,6 +20,7 @@ pub struct Others {
     pub store_writes: u64,
     pub store_failures: u64,
     pub is_capturing: bool,
+    pub denied: BTreeMap<String, ByPolicy>,
 }
 
 /// The text format, version 0.0.4.
@@ -36,6 +42,16 @@ pub fn render(snapshot: &Snapshot, others: &Others) -> Result<Vec<u8>, prometheu
         "Values of personal data and secrets that were masked, by class",
         &["service", "class"],
     )?;
+    let denied = families.counter(
+        "stoa_shadow_requests_denied_total",
+        "Requests that policy answered, and the service never saw",
+        &["service", "policy", "status"],
+    )?;
+    for (name, counts) in &others.denied {
+        for ((policy, status), count) in counts {
+            denied.with_label_values(&[name, *policy, &status.to_string()]).inc_by(*count);
+        }
+    }
     for tally in snapshot.tallies.values() {
         let name = tally.name.as_str();
         exchanges.with_label_values(&[name, "yes"]).inc_by(tally.complete);

@@ -15,7 +15,7 @@
 //! }
 //! ```
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 
 use http::{HeaderMap, Method, header::USER_AGENT};
 use regorus::Value;
@@ -61,6 +61,7 @@ pub(super) fn document(request: &RequestContext<'_>, decision: &Decision) -> Val
                     text_or_null(request.headers.get(USER_AGENT).and_then(|v| v.to_str().ok())),
                 ),
                 ("door", text(door(request.door))),
+                ("destination", request.destination.map_or(Value::Null, destination)),
                 ("route", text_or_null(request.route)),
                 ("upstream", text_or_null(request.upstream)),
                 ("consumer", text_or_null(identity.consumer.as_deref())),
@@ -68,6 +69,12 @@ pub(super) fn document(request: &RequestContext<'_>, decision: &Decision) -> Val
             ]),
         ),
     ])
+}
+
+/// Where a redirected connection was going.
+fn destination(address: SocketAddr) -> Value {
+    let ip = address.ip().to_canonical().to_string();
+    object([("address", text(&ip)), ("port", Value::from(u64::from(address.port())))])
 }
 
 /// What plain HTTP wants to do, in the words of STOA's actions.

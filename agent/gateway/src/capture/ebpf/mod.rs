@@ -6,14 +6,17 @@ mod cgroups;
 mod deferred;
 mod error;
 mod loader;
+mod own_sockets;
 mod processes;
 mod records;
 mod unread;
 mod watches;
 
+use std::path::{Path, PathBuf};
+
 use aya::{
     Ebpf,
-    maps::{Array, HashMap, Map, MapData, PerCpuArray, RingBuf},
+    maps::{Array, HashMap, Map, MapData, PerCpuArray, RingBuf, SkStorage},
 };
 use stoa_common::{
     record::{RecordHeader, reason},
@@ -21,11 +24,11 @@ use stoa_common::{
 };
 use stoa_wire::segment::Event;
 
-pub use self::error::EbpfError;
 use self::{
     attachments::Attachments, cgroups::Tree, deferred::Deferred, loader::Features,
     records::Context, unread::Unread, watches::Watches,
 };
+pub use self::{error::EbpfError, own_sockets::OwnSockets};
 use super::{CaptureError, CaptureSource, ServiceCounters, WatchSpec};
 
 /// Records handed on by one call of `drain`: a fraction of a millisecond's work, so that the thread
@@ -114,6 +117,18 @@ impl EbpfCapture {
     pub fn unwatch(&mut self, service: u32) -> Result<(), EbpfError> {
         self.watches.remove(service);
         self.apply()
+    }
+
+    /// The folder of a cgroup that a watch names.
+    pub fn cgroup_of(&self, path: &Path) -> Option<PathBuf> {
+        self.watches.cgroup_of(path)
+    }
+
+    /// To tell it which sockets are the agent's. To be taken once.
+    pub fn take_own_sockets(&mut self) -> Result<OwnSockets, EbpfError> {
+        SkStorage::try_from(take(&mut self.object, "OWN_SOCKETS")?)
+            .map(OwnSockets::new)
+            .map_err(|e| EbpfError::Load(e.to_string()))
     }
 
     fn apply(&mut self) -> Result<(), EbpfError> {

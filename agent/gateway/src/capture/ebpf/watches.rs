@@ -1,6 +1,9 @@
 //! From what the operator named to the maps that the programs read.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::{Path, PathBuf},
+};
 
 use aya::maps::{Array, HashMap, MapData};
 use stoa_common::watch::{CGROUPS, LEVELS, PORTS, PortKey, SLOTS, Watching};
@@ -59,6 +62,10 @@ impl Watches {
 
     pub(super) fn services(&self) -> &[u32] {
         &self.services
+    }
+
+    pub(super) fn cgroup_of(&self, path: &Path) -> Option<PathBuf> {
+        self.tree.resolve(path).ok().map(|cgroup| cgroup.path)
     }
 
     /// Adds a watch; the maps are written by [`Self::apply`].

@@ -53,11 +53,17 @@ impl Worker {
             }
             // Any other protocol is not ours to switch to; the request stands without it
             // (RFC 9110 section 7.8).
-            if !is_websocket || request.method != Method::GET {
+            let is_passed_on = match origin.is_unseen() {
+                true => request.upgrade.as_ref().is_some_and(forwarding::leads_away_from_http),
+                false => is_websocket && request.method == Method::GET,
+            };
+            if !is_passed_on {
                 request.upgrade = None;
             }
         }
-        forwarding::add_forwarding_fields(&mut request, origin);
+        if !origin.is_unseen() {
+            forwarding::add_forwarding_fields(&mut request, origin);
+        }
         let mut identifiers = None;
         if self.shared.settings.inject_headers {
             let tenant = record.tenant.as_ref().unwrap_or(&plan.tenant);
@@ -107,7 +113,11 @@ impl Worker {
             return self.fail(&error, record);
         };
         record.upstream = Some(Arc::clone(&pool.upstream.name));
-        let timeouts = route.map_or_else(Timeouts::default, |route| route.timeouts);
+        let timeouts = match (route, &origin.fixed) {
+            (Some(route), _) => route.timeouts,
+            (None, Some(fixed)) => fixed.timeouts,
+            (None, None) => Timeouts::default(),
+        };
         let retries = route.and_then(|route| route.retries.as_ref());
         let attempt =
             Attempts { pool: &pool, breaker: plan.breaker.as_ref(), origin, timeouts, retries };
@@ -115,7 +125,7 @@ impl Worker {
             Ok(mut answered) => {
                 forwarding::strip_connection_fields(&mut answered.headers);
                 answered.headers.remove(header::CONTENT_LENGTH);
-                if answered.tunnel.is_none() {
+                if answered.tunnel.is_none() && !origin.is_unseen() {
                     forwarding::add_via(&mut answered.headers, answered.version);
                 }
                 if let Some(identifiers) = identifiers {

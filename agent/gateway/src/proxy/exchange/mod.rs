@@ -154,6 +154,7 @@ impl Worker {
         if let Some(fixed) = &origin.fixed {
             let policies = match fixed.policies.as_deref() {
                 None => Policies::None,
+                Some(_) if fixed.overseer.is_exempt(request) => Policies::None,
                 Some(name) => {
                     view.catalog.engine.find(name).map_or(Policies::Missing, Policies::Set)
                 }

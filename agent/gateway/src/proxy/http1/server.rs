@@ -38,6 +38,9 @@ use crate::{
 
 /// Between requests.
 const IDLE: Duration = Duration::from_secs(75);
+/// The same where the client believes to be connected to the server itself, which may be more
+/// patient than any gateway.
+const IDLE_UNSEEN: Duration = Duration::from_secs(3600);
 /// From the first byte of a head to its last.
 const HEAD_WITHIN: Duration = Duration::from_secs(15);
 /// For a client to read the answer and end, where it is not done sending.
@@ -98,21 +101,41 @@ pub async fn serve(worker: &Rc<Worker>, origin: &Origin, stream: Stream, read: B
         owes_continue: false,
     }));
     let mut timer = Timer::default();
-    let mut draining = pin!(worker.drain.draining());
+    let drain = worker.drain_of(origin);
+    let mut draining = pin!(drain.draining());
+    let between = Between {
+        // A client that a closed connection would surprise is told so with the next answer.
+        ends_with_drain: !origin.is_unseen(),
+        idle: if origin.is_unseen() { IDLE_UNSEEN } else { IDLE },
+    };
     loop {
-        let next = next_head(&shared, &mut timer, draining.as_mut()).await;
+        let next = next_head(&shared, between, &mut timer, draining.as_mut()).await;
         let head = match next {
             Next::Request(head) => *head,
             Next::End => return,
             Next::Refused(error) => {
                 worker.counters.refused_heads.add(1);
-                return refuse(worker, &shared, error.status(), &error.to_string(), &mut timer)
-                    .await;
+                return refuse(
+                    worker,
+                    origin,
+                    &shared,
+                    error.status(),
+                    &error.to_string(),
+                    &mut timer,
+                )
+                .await;
             }
             Next::TooSlow => {
                 let detail = "the request did not arrive in time";
-                return refuse(worker, &shared, StatusCode::REQUEST_TIMEOUT, detail, &mut timer)
-                    .await;
+                return refuse(
+                    worker,
+                    origin,
+                    &shared,
+                    StatusCode::REQUEST_TIMEOUT,
+                    detail,
+                    &mut timer,
+                )
+                .await;
             }
         };
         let started = Instant::now();
@@ -131,7 +154,7 @@ pub async fn serve(worker: &Rc<Worker>, origin: &Origin, stream: Stream, read: B
             Err(error) => {
                 worker.counters.refused_heads.add(1);
                 let (status, detail) = (error.status(), error.to_string());
-                return refuse(worker, &shared, status, &detail, &mut timer).await;
+                return refuse(worker, origin, &shared, status, &detail, &mut timer).await;
             }
         };
         shared.borrow_mut().owes_continue = request.expects_continue && !request.body.is_empty();
@@ -147,9 +170,10 @@ pub async fn serve(worker: &Rc<Worker>, origin: &Origin, stream: Stream, read: B
             }
         };
         let answer = worker.answer(view, origin, request, started, &mut timer, &mut interim).await;
+        origin.note(&answer.record, answer.status);
         let is_upgrade = answer.tunnel.is_some();
         let keeps_alive =
-            keeps_alive && !is_upgrade && is_request_over(&shared) && !worker.drain.is_draining();
+            keeps_alive && !is_upgrade && is_request_over(&shared) && !drain.is_draining();
         let Answer { status, headers, body, tunnel, record } = answer;
         let framing = ResponseFraming {
             version,
@@ -158,7 +182,9 @@ pub async fn serve(worker: &Rc<Worker>, origin: &Origin, stream: Stream, read: B
             keep_alive: keeps_alive,
             is_upgrade,
         };
-        let written = write(worker, &shared, status, headers, body, framing, &mut timer).await;
+        let idle = worker.response_idle(origin);
+        let written =
+            write(worker, &shared, status, headers, body, framing, idle, &mut timer).await;
         if let Some(tunnel) = tunnel {
             if written.is_whole {
                 let Ok(connection) = Rc::try_unwrap(shared) else { return };
@@ -190,8 +216,16 @@ fn is_request_over(shared: &Shared) -> bool {
     is_ours && !connection.owes_continue && connection.reader.discard_buffered()
 }
 
+/// What may happen between two requests.
+#[derive(Clone, Copy)]
+struct Between {
+    ends_with_drain: bool,
+    idle: Duration,
+}
+
 async fn next_head(
     shared: &Shared,
+    between: Between,
     timer: &mut Timer,
     mut draining: Pin<&mut impl Future<Output = ()>>,
 ) -> Next {
@@ -221,9 +255,9 @@ async fn next_head(
         }
         if !is_timed {
             is_timed = true;
-            timer.set_after(Some(if is_begun { HEAD_WITHIN } else { IDLE }));
+            timer.set_after(Some(if is_begun { HEAD_WITHIN } else { between.idle }));
         }
-        if !is_begun && draining.as_mut().poll(cx).is_ready() {
+        if !is_begun && between.ends_with_drain && draining.as_mut().poll(cx).is_ready() {
             return Poll::Ready(Next::End);
         }
         match timer.poll(cx) {
@@ -243,6 +277,7 @@ struct Written {
     keeps_alive: bool,
 }
 
+#[allow(clippy::too_many_arguments)]
 async fn write(
     worker: &Worker,
     shared: &Shared,
@@ -250,6 +285,7 @@ async fn write(
     headers: HeaderMap,
     mut body: Body,
     framing: ResponseFraming,
+    idle: Option<Duration>,
     timer: &mut Timer,
 ) -> Written {
     let (mut encoder, keeps_alive) = {
@@ -269,7 +305,6 @@ async fn write(
         encoder = Encoder::Exact(0);
     }
     let (mut bytes, mut is_over, mut is_timed) = (0, false, false);
-    let idle = worker.response_idle();
     let ended = poll_fn(|cx| {
         loop {
             let mut progressed = false;
@@ -327,6 +362,7 @@ async fn write(
 /// Answers what cannot be read as a request. What comes after it cannot be read either.
 async fn refuse(
     worker: &Worker,
+    origin: &Origin,
     shared: &Shared,
     status: StatusCode,
     detail: &str,
@@ -341,8 +377,9 @@ async fn refuse(
         keep_alive: false,
         is_upgrade: false,
     };
-    let written =
-        write(worker, shared, answer.status, answer.headers, answer.body, framing, timer).await;
+    origin.note(&answer.record, status);
+    let (headers, body, idle) = (answer.headers, answer.body, Some(IDLE));
+    let written = write(worker, shared, status, headers, body, framing, idle, timer).await;
     worker.finish(&answer.record, status, written.bytes, written.is_whole);
     linger(shared, timer).await;
 }
