@@ -216,7 +216,9 @@ impl State {
                 let totals = self.registry.totals();
                 let mut text =
                     proxy_metrics::render(&totals, &self.live.status(), self.access_log.dropped());
-                policy_metrics::render(&mut text, &totals.policies, &self.enforcement);
+                let mut policies = self.steering.policies();
+                policies.combine(&totals.policies);
+                policy_metrics::render(&mut text, &policies, &self.enforcement);
                 text.push_str(&self.steering.render());
                 let mut response = Response::new(Full::new(Bytes::from(text)));
                 response.headers_mut().insert(

@@ -36,6 +36,7 @@ use crate::{
         routes,
     },
     store::{Store, secret},
+    telemetry::policy_metrics,
 };
 
 /// What was chosen to capture with.
@@ -96,7 +97,11 @@ pub(super) async fn run(config: Config, settings: ShadowSettings) -> Result<(), 
             window: (!is_file).then_some(settings.analysis_window),
             capture: chosen.method.to_string(),
             sources: chosen.description,
-            more_metrics: Box::new(move || steering.render()),
+            more_metrics: Box::new(move || {
+                let mut text = steering.render();
+                policy_metrics::decisions(&mut text, &steering.policies());
+                text
+            }),
         },
         handle.clone(),
         keeper_state,

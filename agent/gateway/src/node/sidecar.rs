@@ -53,10 +53,7 @@ pub(super) async fn run(config: Config, settings: SidecarSettings) -> Result<(),
         enforcement: Arc::clone(&enforcement),
         counters: counters.clone(),
         drain: watcher.clone(),
-        more_metrics: {
-            let steering = Arc::clone(&steering);
-            Box::new(move || steering.render())
-        },
+        steering: Arc::clone(&steering),
     });
     let steered = redirect::Shared {
         live: Some(Arc::clone(&live)),

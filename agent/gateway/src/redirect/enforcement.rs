@@ -29,6 +29,7 @@ use super::{
     connection::connect,
     detect::Protocol,
     dial::Dialed,
+    metrics::Metrics,
     programs::Peers,
     workload::{Counts, Direction, Workload},
 };
@@ -44,7 +45,6 @@ use crate::{
     proxy::{
         self,
         connection::{Fixed, Origin, Overseer, serve_stream},
-        counters,
         pool::{Connect, Pool},
         request::{Record, Request},
         stream::Stream,
@@ -94,12 +94,13 @@ impl Enforcer {
     pub(super) fn new(
         enforcement: &Enforcement,
         settings: &Arc<ProxySettings>,
+        metrics: &Metrics,
         drain: Watcher,
     ) -> Self {
         let shared = proxy::Shared {
             settings: Arc::clone(settings),
             live: Arc::clone(&enforcement.live),
-            registry: Arc::new(counters::Registry::default()),
+            registry: Arc::clone(&metrics.requests),
             access_log: Arc::clone(&enforcement.access_log),
             own_answers: Arc::new(|_| None),
             most_idle: 0,
@@ -151,9 +152,10 @@ impl Enforcer {
             first: Cell::new(Some(application)),
         };
         let upstream = Upstream {
+            // Never that of a configured one, which may have a circuit breaker.
             name: match direction {
-                Direction::Inbound => Arc::clone(&workload.name),
-                Direction::Outbound => to.to_string().into(),
+                Direction::Inbound => format!("workload/{}", workload.name).into(),
+                Direction::Outbound => format!("destination/{to}").into(),
             },
             endpoints: vec![Endpoint {
                 address: Authority { host: Host::Ip(to.ip()), port: to.port() },

@@ -8,6 +8,8 @@ use std::{
 
 use stoa_common::redirect::{count, outbound};
 
+use crate::{proxy::counters::Registry, telemetry::policy_tally::PolicyTotals};
+
 use super::{
     programs::{KernelCounts, SocketCounts},
     workload::{Counts, Workload},
@@ -17,6 +19,8 @@ use super::{
 #[derive(Default)]
 pub struct Metrics {
     rows: Mutex<BTreeMap<String, Row>>,
+    /// Of the requests that went through the policies.
+    pub(super) requests: Arc<Registry>,
 }
 
 #[derive(Clone)]
@@ -46,6 +50,11 @@ pub(super) const OUTBOUND_VERDICTS: [(u32, &str); 4] = [
 pub(super) const KINDS: [&str; 4] = ["udp", "sctp", "raw", "other"];
 
 impl Metrics {
+    /// What the policies said of steered requests.
+    pub fn policies(&self) -> PolicyTotals {
+        self.requests.totals().policies
+    }
+
     pub(super) fn put(&self, row: Row) {
         self.lock().insert(row.workload.spec.name.clone(), row);
     }

@@ -112,8 +112,7 @@ impl Redirect {
             .unwrap_or(usize::MAX)
             .clamp(64, stoa_common::redirect::PEERS as usize);
         description.push(format!("up to {connections} connections at a time, {cores} threads"));
-        let workers =
-            Workers::start(&programs, &parts.enforcement, &config.proxy, cores, connections)?;
+        let workers = Workers::start(&programs, &parts, &config.proxy, cores, connections)?;
         let records = Records::open(&config.socket)?;
         let pins = Pins::new(&config.socket);
         let Parts { tenant, metrics, capture, .. } = parts;

@@ -16,8 +16,8 @@ use tokio::{
 };
 
 use super::{
-    connection,
-    enforcement::{Enforcement, Enforcer},
+    Parts, connection,
+    enforcement::Enforcer,
     error::RedirectError,
     namespace::Namespace,
     programs::{Peers, Programs},
@@ -58,7 +58,7 @@ pub(super) struct Workers {
 impl Workers {
     pub(super) fn start(
         programs: &Programs,
-        enforcement: &Enforcement,
+        parts: &Parts,
         settings: &Arc<ProxySettings>,
         count: usize,
         limit: usize,
@@ -69,8 +69,8 @@ impl Workers {
         for n in 0..count {
             let peers = programs.peers()?;
             let permits = Arc::clone(&permits);
-            let (enforcement, settings, watcher) =
-                (enforcement.clone(), Arc::clone(settings), watcher.clone());
+            let (enforcement, metrics) = (parts.enforcement.clone(), Arc::clone(&parts.metrics));
+            let (settings, watcher) = (Arc::clone(settings), watcher.clone());
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
                 .build()
@@ -80,7 +80,7 @@ impl Workers {
                 .name(format!("redirect-{n}"))
                 .spawn(move || {
                     LocalSet::new().block_on(&runtime, async move {
-                        let enforcer = Enforcer::new(&enforcement, &settings, watcher);
+                        let enforcer = Enforcer::new(&enforcement, &settings, &metrics, watcher);
                         run(arriving, peers, enforcer, permits).await;
                     });
                 })

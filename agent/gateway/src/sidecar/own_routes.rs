@@ -18,6 +18,7 @@ use crate::{
     drain::Watcher,
     enforcement::Enforcement,
     http::{Answer, problem::Problem},
+    redirect,
     telemetry::policy_metrics,
 };
 
@@ -28,8 +29,7 @@ pub struct OwnRoutes {
     /// One for each worker.
     pub counters: Vec<Arc<Counters>>,
     pub drain: Watcher,
-    /// Of what else this agent does, in the text format.
-    pub more_metrics: Box<dyn Fn() -> String + Send + Sync>,
+    pub steering: Arc<redirect::Metrics>,
 }
 
 impl OwnRoutes {
@@ -128,8 +128,10 @@ impl OwnRoutes {
         needs_restart.set(i64::from(!status.needs_restart.is_empty()));
         registry.register(Box::new(needs_restart))?;
         let mut text = TextEncoder::new().encode_to_string(&registry.gather())?;
-        policy_metrics::render(&mut text, &totals.policies, &self.enforcement);
-        text.push_str(&(self.more_metrics)());
+        let mut policies = self.steering.policies();
+        policies.combine(&totals.policies);
+        policy_metrics::render(&mut text, &policies, &self.enforcement);
+        text.push_str(&self.steering.render());
         Ok(text)
     }
 }

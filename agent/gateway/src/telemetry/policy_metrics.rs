@@ -14,6 +14,13 @@ use crate::enforcement::Enforcement;
 
 /// Appends to the text format, version 0.0.4.
 pub fn render(text: &mut String, totals: &PolicyTotals, enforcement: &Enforcement) {
+    decisions(text, totals);
+    counters(text, enforcement);
+    breakers(text, enforcement);
+}
+
+/// What was decided, and how long it took.
+pub fn decisions(text: &mut String, totals: &PolicyTotals) {
     let name = "stoa_policy_duration_seconds";
     header(text, name, "summary", "Time in each policy; its count is how often the policy ran");
     for (policy, (runs, nanoseconds)) in PolicyKind::ALL.iter().zip(totals.ran) {
@@ -34,8 +41,6 @@ pub fn render(text: &mut String, totals: &PolicyTotals, enforcement: &Enforcemen
             let _ = writeln!(text, "{name}{{policy=\"{policy}\",code=\"{code}\"}} {count}");
         }
     }
-    counters(text, enforcement);
-    breakers(text, enforcement);
 }
 
 fn counters(text: &mut String, enforcement: &Enforcement) {

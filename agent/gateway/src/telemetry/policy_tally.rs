@@ -81,6 +81,16 @@ impl PolicyTotals {
             *self.codes.entry(*key).or_default() += count;
         }
     }
+
+    /// Adds those of another door.
+    pub fn combine(&mut self, other: &Self) {
+        for (total, (runs, nanoseconds)) in self.ran.iter_mut().zip(other.ran) {
+            *total = (total.0 + runs, total.1.wrapping_add(nanoseconds));
+        }
+        for (key, count) in &other.codes {
+            *self.codes.entry(*key).or_default() += count;
+        }
+    }
 }
 
 #[cfg(test)]
