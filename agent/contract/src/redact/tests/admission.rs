@@ -209,7 +209,7 @@ fn words_beside_a_secret_do_not_make_it_a_name() {
     for name in names {
         let mut redactor = redactor();
         for flow in 0..40 {
-            let build = Build::new("GET", &format!("/things/{name}")).flow(flow);
+            let build = Build::new("GET", format!("/things/{name}")).flow(flow);
             let seen = observe(&mut redactor, &build);
             let shown = format!("{:?} {:?}", last_segment(&seen), seen.path.last().unwrap().suffix);
             let secret = name.split(['.', '[', ']']).find(|part| part.len() >= 8).unwrap();
