@@ -35,8 +35,7 @@ static DESTINATIONS: SkStorage<Peer> = SkStorage::new();
 static CONNECTIONS: LruHashMap<Peer, Peer> = LruHashMap::with_max_entries(CONNECTING, 0);
 /// The namespace's own addresses.
 #[map]
-static LOCAL: HashMap<Address, u32> =
-    HashMap::with_max_entries(LOCAL_ADDRESSES, BPF_F_NO_PREALLOC);
+static LOCAL: HashMap<Address, u32> = HashMap::with_max_entries(LOCAL_ADDRESSES, BPF_F_NO_PREALLOC);
 #[map]
 static COUNTS: PerCpuArray<u64> = PerCpuArray::with_max_entries(outbound::COUNT, 0);
 
@@ -93,8 +92,7 @@ unsafe fn lead(context: &SockAddrContext, to: Address) -> u16 {
         count(outbound::OTHER_PROTOCOL);
         return 0;
     }
-    let listener =
-        if is_mapped(&to) { LISTENER_IPV4.load() } else { LISTENER_IPV6.load() };
+    let listener = if is_mapped(&to) { LISTENER_IPV4.load() } else { LISTENER_IPV6.load() };
     // SAFETY: only its presence is looked at.
     let is_own = is_loopback(&to) || is_unspecified(&to) || unsafe { LOCAL.get(&to) }.is_some();
     // A link-local address says nothing without its interface, which this hook does not tell.

@@ -99,11 +99,7 @@ fn ends(lookup: *mut bpf_sk_lookup) -> (Address, Address) {
             read_words(local6),
         )
     };
-    if is_ipv4 {
-        ([0, 0, MAPPED, remote4], [0, 0, MAPPED, local4])
-    } else {
-        (remote6, local6)
-    }
+    if is_ipv4 { ([0, 0, MAPPED, remote4], [0, 0, MAPPED, local4]) } else { (remote6, local6) }
 }
 
 #[inline(always)]
