@@ -20,8 +20,9 @@ pub use process::Process;
 pub use sandbox::Sandbox;
 
 use std::{
-    net::{SocketAddr, TcpStream},
+    net::{SocketAddr, TcpListener, TcpStream},
     path::PathBuf,
+    sync::atomic::{AtomicU16, Ordering},
     time::{Duration, Instant},
 };
 
@@ -64,9 +65,21 @@ pub fn wait_for_port(address: SocketAddr, patience: Duration) -> Result<()> {
     Ok(())
 }
 
-/// A TCP port of the host that nobody listens on now.
+/// A TCP port of the host that nobody listens on now. Not one of those that connections are made
+/// from (`ip_local_port_range`, from 32768 on): somebody's connection may have it a moment later.
 pub fn free_port() -> Result<u16> {
-    Ok(std::net::TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
+    const FIRST: u16 = 16_384;
+    const COUNT: u16 = 16_384;
+    static TAKEN: AtomicU16 = AtomicU16::new(0);
+    // Programs that run at once begin at different places.
+    let begin = (std::process::id().wrapping_mul(977) % u32::from(COUNT)) as u16;
+    for _ in 0..COUNT {
+        let n = begin.wrapping_add(TAKEN.fetch_add(1, Ordering::Relaxed)) % COUNT;
+        if TcpListener::bind(("127.0.0.1", FIRST + n)).is_ok() {
+            return Ok(FIRST + n);
+        }
+    }
+    bail!("every port from {FIRST} to {} is taken", FIRST + COUNT - 1)
 }
 
 /// Sleeps. Demo, tests and benches are plain threads: there is no runtime to block.
