@@ -128,6 +128,8 @@ struct Analysis {
     last_publish: Instant,
     last_flush: Instant,
     events: u64,
+    /// To whoever wakes: the thread is of the idle class.
+    gives_way: bool,
     is_stopping: bool,
     is_finished: bool,
     failure: Option<String>,
@@ -158,6 +160,7 @@ pub fn start(
         last_publish: Instant::now(),
         last_flush: Instant::now(),
         events: 0,
+        gives_way: config.nice.is_none(),
         is_stopping: false,
         is_finished: false,
         failure: None,
@@ -199,6 +202,12 @@ fn yield_to_services(nice: Option<i32>) -> Result<(), String> {
     }
 }
 
+/// Whether it could be done.
+fn compete(does: bool) -> bool {
+    let done = if does { come_first() } else { yield_to_services(None) };
+    done.is_ok()
+}
+
 /// Takes back what [`yield_to_services`] gave away: the agent is stopping.
 fn come_first() -> Result<(), String> {
     use thread_priority::{
@@ -232,7 +241,7 @@ impl Analysis {
         let mut reader = Reader::new(config);
         let mut last_second = Instant::now();
         let mut stopping_since = None;
-        let mut pace = Pace::new();
+        let mut pace = Pace::new(self.gives_way.then_some(compete as fn(bool) -> bool));
         self.publish(reader.counters(), Some(source.as_ref()));
         loop {
             let drained = self.drain(source.as_mut(), &mut reader);

@@ -5,6 +5,9 @@
 //! another one (`sched_balance_newidle` of kernel/sched/fair.c). Behind a thread that never sleeps
 //! that happens at a timer tick alone, 1 to 10 ms later. So while CPUs are short, the thread sleeps
 //! for a moment after each short burst; where there are CPUs to spare it does not.
+//!
+//! What is left over may be too little even for an ordinary load. A thread that falls behind
+//! competes like any other for a bounded share of one CPU, and gives way again beyond that.
 
 use std::{
     fs::File,
@@ -24,8 +27,25 @@ const SHORT_FOR: Duration = Duration::from_millis(200);
 /// The share of its time that the thread waits for a CPU when CPUs are short: one part in so many.
 const WAITING_PART: u32 = 50;
 
+/// Behind: the source has always had more for so long.
+const BEHIND_AFTER: Duration = Duration::from_millis(10);
+/// A thread that is behind may compete for one part in so many of one CPU,
+const SHARE_PART: u32 = 3;
+/// of which it may save so much,
+const MOST_SAVED: Duration = Duration::from_millis(250);
+/// and begins when it has saved so much.
+const LEAST_SAVED: Duration = Duration::from_millis(25);
+
 pub(super) struct Pace {
-    waited: WaitingTime,
+    times: ThreadTimes,
+    ran_before: Duration,
+    /// Since when the source has had more than was asked for.
+    busy_since: Option<Instant>,
+    /// CPU time that may be spent in competition.
+    saved: Duration,
+    is_competing: bool,
+    /// Competes, or gives way to all others. `None`: neither is to be changed.
+    compete: Option<fn(bool) -> bool>,
     waited_before: Duration,
     looked: Instant,
     short_until: Instant,
@@ -33,94 +53,161 @@ pub(super) struct Pace {
 
 impl Pace {
     /// Of the calling thread.
-    pub(super) fn new() -> Self {
-        let waited = WaitingTime::of_this_thread();
+    pub(super) fn new(compete: Option<fn(bool) -> bool>) -> Self {
+        let times = ThreadTimes::of_this_thread();
         let now = Instant::now();
-        Self { waited_before: waited.read(), waited, looked: now, short_until: now }
+        let (ran_before, waited_before) = times.read();
+        Self {
+            times,
+            ran_before,
+            busy_since: None,
+            saved: MOST_SAVED,
+            is_competing: false,
+            compete,
+            waited_before,
+            looked: now,
+            short_until: now,
+        }
     }
 
     /// After a burst of so many events: waits as long as it should before the next one, or until
     /// the thread is unparked.
     pub(super) fn rest(&mut self, events: usize) {
+        let now = Instant::now();
+        if now.saturating_duration_since(self.looked) >= LOOK_EVERY {
+            let (ran, waited) = self.times.read();
+            self.note(now, ran, waited);
+        }
+        self.take_turn(now, events >= FEW);
         if events < FEW {
             std::thread::park_timeout(PAUSE);
-        } else if self.is_cpu_short(Instant::now()) {
+        } else if now < self.short_until && !self.is_competing {
             std::thread::park_timeout(REST);
         }
     }
 
-    fn is_cpu_short(&mut self, now: Instant) -> bool {
-        if now.saturating_duration_since(self.looked) >= LOOK_EVERY {
-            self.note(now, self.waited.read());
-        }
-        now < self.short_until
-    }
-
-    /// Takes note of how long the thread has waited for a CPU in all.
-    fn note(&mut self, now: Instant, waited: Duration) {
+    /// Takes note of how long the thread has run, and waited for a CPU, in all.
+    fn note(&mut self, now: Instant, ran: Duration, waited: Duration) {
         let since = now.saturating_duration_since(self.looked);
         if waited.saturating_sub(self.waited_before) > since / WAITING_PART {
             self.short_until = now + SHORT_FOR;
         }
-        (self.waited_before, self.looked) = (waited, now);
+        if self.is_competing {
+            self.saved = self.saved.saturating_sub(ran.saturating_sub(self.ran_before));
+        }
+        self.saved = (self.saved + since / SHARE_PART).min(MOST_SAVED);
+        (self.ran_before, self.waited_before, self.looked) = (ran, waited, now);
+    }
+
+    /// Whether to compete from now on.
+    fn take_turn(&mut self, now: Instant, has_more: bool) {
+        self.busy_since = has_more.then(|| self.busy_since.unwrap_or(now));
+        let is_behind = self
+            .busy_since
+            .is_some_and(|since| now.saturating_duration_since(since) >= BEHIND_AFTER);
+        let least = if self.is_competing { LOOK_EVERY } else { LEAST_SAVED };
+        let should_compete = is_behind && self.saved >= least;
+        if should_compete != self.is_competing
+            && let Some(compete) = self.compete
+        {
+            if compete(should_compete) {
+                self.is_competing = should_compete;
+            } else {
+                // Not permitted: it stays as it is.
+                self.compete = None;
+            }
+        }
     }
 }
 
-/// How long a thread has been ready to run and had no CPU.
-struct WaitingTime(Option<File>);
+/// How long a thread has run, and been ready to run without a CPU.
+struct ThreadTimes(Option<File>);
 
-impl WaitingTime {
+impl ThreadTimes {
     fn of_this_thread() -> Self {
         Self(File::open("/proc/thread-self/schedstat").ok())
     }
 
     /// Zero where the kernel does not tell.
-    fn read(&self) -> Duration {
+    fn read(&self) -> (Duration, Duration) {
         let mut text = [0; 96];
         let read = self.0.as_ref().and_then(|file| file.read_at(&mut text, 0).ok()).unwrap_or(0);
-        parse_waiting(&text[..read]).unwrap_or_default()
+        parse_times(&text[..read]).unwrap_or_default()
     }
 }
 
-/// The second field, in nanoseconds (Documentation/scheduler/sched-stats.rst).
-fn parse_waiting(schedstat: &[u8]) -> Option<Duration> {
+/// The first two fields, in nanoseconds (Documentation/scheduler/sched-stats.rst).
+fn parse_times(schedstat: &[u8]) -> Option<(Duration, Duration)> {
     let text = std::str::from_utf8(schedstat).ok()?;
-    Some(Duration::from_nanos(text.split_ascii_whitespace().nth(1)?.parse().ok()?))
+    let mut fields = text.split_ascii_whitespace().map(|field| field.parse().ok());
+    let (ran, waited) = (fields.next()??, fields.next()??);
+    Some((Duration::from_nanos(ran), Duration::from_nanos(waited)))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const fn ms(n: u64) -> Duration {
+        Duration::from_millis(n)
+    }
+
+    fn pace(began: Instant) -> Pace {
+        Pace {
+            times: ThreadTimes(None),
+            ran_before: ms(100),
+            busy_since: None,
+            saved: Duration::ZERO,
+            is_competing: false,
+            compete: Some(|_| true),
+            waited_before: ms(700),
+            looked: began,
+            short_until: began,
+        }
+    }
+
     #[test]
-    fn waiting_is_the_second_number() {
-        assert_eq!(parse_waiting(b"12 3456 7\n"), Some(Duration::from_nanos(3456)));
-        assert_eq!(parse_waiting(b""), None);
+    fn running_and_waiting_are_the_first_two_numbers() {
+        let parsed = parse_times(b"12 3456 7\n");
+        assert_eq!(parsed, Some((Duration::from_nanos(12), Duration::from_nanos(3456))));
+        assert_eq!(parse_times(b""), None);
     }
 
     #[test]
     fn a_thread_that_had_to_wait_rests_for_a_while() {
         let began = Instant::now();
-        let ms = Duration::from_millis;
-        let mut pace = Pace {
-            waited: WaitingTime(None),
-            waited_before: ms(700),
-            looked: began,
-            short_until: began,
-        };
-        pace.note(began + ms(10), ms(700));
-        assert!(!pace.is_cpu_short(began + ms(10)), "it did not wait");
-        pace.note(began + ms(20), ms(701));
-        assert!(pace.is_cpu_short(began + ms(20)), "it waited a tenth of the time");
-        pace.note(began + ms(30), ms(701));
-        assert!(pace.is_cpu_short(began + ms(30)), "that was a moment ago");
-        assert!(!pace.is_cpu_short(began + ms(20) + SHORT_FOR));
+        let mut pace = pace(began);
+        pace.note(began + ms(10), ms(100), ms(700));
+        assert!(pace.short_until <= began + ms(10), "it did not wait");
+        pace.note(began + ms(20), ms(100), ms(701));
+        assert_eq!(pace.short_until, began + ms(20) + SHORT_FOR, "it waited a tenth of the time");
+        pace.note(began + ms(30), ms(100), ms(701));
+        assert_eq!(pace.short_until, began + ms(20) + SHORT_FOR);
+    }
+
+    #[test]
+    fn a_thread_that_is_behind_competes_for_its_share_and_no_more() {
+        let began = Instant::now();
+        let mut pace = pace(began);
+        let (mut ran, mut competed) = (0, 0);
+        for n in 1..=1000_u64 {
+            // It gets all it competes for, and a tenth of a CPU otherwise.
+            let own = if pace.is_competing { 10 } else { 1 };
+            ran += own;
+            competed += if pace.is_competing { own } else { 0 };
+            let now = began + ms(10 * n);
+            pace.note(now, ms(100 + ran), ms(700));
+            pace.take_turn(now, true);
+        }
+        assert!((3100..=3500).contains(&competed), "{competed} ms of 10 s");
+        pace.take_turn(began + ms(10_010), false);
+        assert!(!pace.is_competing, "it has caught up");
     }
 
     #[test]
     fn this_kernel_tells_how_long_a_thread_waits() {
-        let waited = WaitingTime::of_this_thread();
-        assert!(waited.0.is_some(), "no schedstat: the pace would never rest");
-        assert!(waited.read() <= waited.read());
+        let times = ThreadTimes::of_this_thread();
+        assert!(times.0.is_some(), "no schedstat: the pace would never rest");
+        assert!(times.read() <= times.read());
     }
 }
