@@ -5,9 +5,11 @@
 #![no_std]
 #![no_main]
 
+mod words;
+
 use aya_ebpf::{
     EbpfContext as _, Global,
-    bindings::{BPF_F_NO_PREALLOC, bpf_sock_addr},
+    bindings::BPF_F_NO_PREALLOC,
     helpers::generated::bpf_get_netns_cookie,
     macros::{cgroup_sock, cgroup_sock_addr, map},
     maps::{HashMap, LruHashMap},
@@ -16,6 +18,7 @@ use aya_ebpf::{
 use stoa_common::redirect::{
     Address, MAPPED, PEERS as PEER_LIMIT, Peer, PeerKey, SOCKET_COUNTS, SocketKey, socket,
 };
+use words::read_words;
 
 /// 1 where the agent can find out a namespace's cookie too (`SO_NETNS_COOKIE`, 5.14).
 #[unsafe(no_mangle)]
@@ -60,7 +63,7 @@ pub fn peer6(context: SockAddrContext) -> i32 {
     let address = context.sock_addr;
     // SAFETY: fields of the program's context, which these programs may write.
     unsafe {
-        let told = read_ip6(address);
+        let told = read_words((&raw const (*address).user_ip6).cast());
         if let Some(peer) = find_peer(&context, told) {
             (*address).user_ip6[0] = peer.address[0];
             (*address).user_ip6[1] = peer.address[1];
@@ -70,21 +73,6 @@ pub fn peer6(context: SockAddrContext) -> i32 {
         }
     }
     ALLOW
-}
-
-/// Word by word: the verifier wants accesses to the context to be aligned as declared.
-#[inline(always)]
-unsafe fn read_ip6(address: *mut bpf_sock_addr) -> Address {
-    // SAFETY: fields of the program's context.
-    unsafe {
-        let words = (&raw const (*address).user_ip6).cast::<u32>();
-        [
-            words.read_volatile(),
-            words.add(1).read_volatile(),
-            words.add(2).read_volatile(),
-            words.add(3).read_volatile(),
-        ]
-    }
 }
 
 /// The client behind a connection that the agent has made to this socket.

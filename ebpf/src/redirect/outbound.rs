@@ -8,9 +8,11 @@
 #![no_std]
 #![no_main]
 
+mod words;
+
 use aya_ebpf::{
     Global,
-    bindings::{BPF_F_NO_PREALLOC, BPF_SOCK_OPS_TCP_CONNECT_CB, bpf_sock, bpf_sock_addr},
+    bindings::{BPF_F_NO_PREALLOC, BPF_SOCK_OPS_TCP_CONNECT_CB, bpf_sock},
     btf_maps::SkStorage,
     helpers::generated::bpf_sk_storage_get,
     macros::{btf_map, cgroup_sock_addr, map, sock_ops},
@@ -20,6 +22,7 @@ use aya_ebpf::{
 use stoa_common::redirect::{
     Address, CONNECTING, LOCAL_ADDRESSES, MAPPED, Peer, is_loopback, is_mapped, outbound,
 };
+use words::read_words;
 
 /// Ports of the agent's listeners on 127.0.0.1 and ::1; 0 where there is none.
 #[unsafe(no_mangle)]
@@ -67,7 +70,7 @@ pub fn connect6(context: SockAddrContext) -> i32 {
     let address = context.sock_addr;
     // SAFETY: fields of the program's context, which these programs may write.
     unsafe {
-        let to = read_ip6(address);
+        let to = read_words((&raw const (*address).user_ip6).cast());
         let port = lead(&context, to);
         if port != 0 {
             let is_ipv4 = is_mapped(&to);
@@ -202,21 +205,6 @@ fn destination_of(socket: *mut bpf_sock) -> *mut Peer {
     let map = (&raw const DESTINATIONS).cast_mut().cast();
     // SAFETY: the verifier has checked that `socket` is a full socket.
     unsafe { bpf_sk_storage_get(map, socket.cast(), core::ptr::null_mut(), 0) }.cast()
-}
-
-/// Word by word: the verifier wants accesses to the context to be aligned as declared.
-#[inline(always)]
-unsafe fn read_ip6(address: *mut bpf_sock_addr) -> Address {
-    // SAFETY: fields of the program's context.
-    unsafe {
-        let words = (&raw const (*address).user_ip6).cast::<u32>();
-        [
-            words.read_volatile(),
-            words.add(1).read_volatile(),
-            words.add(2).read_volatile(),
-            words.add(3).read_volatile(),
-        ]
-    }
 }
 
 #[inline(always)]

@@ -7,6 +7,8 @@
 #![no_std]
 #![no_main]
 
+mod words;
+
 use aya_ebpf::{
     Global,
     bindings::{
@@ -20,6 +22,7 @@ use aya_ebpf::{
 use stoa_common::redirect::{
     Address, LOCAL_ADDRESSES, MAPPED, PORT_WORDS, count, is_loopback, is_mapped, listener,
 };
+use words::read_words;
 
 /// 1: refuse what cannot be steered. 0: let it through to the application.
 #[unsafe(no_mangle)]
@@ -100,19 +103,6 @@ fn ends(lookup: *mut bpf_sk_lookup) -> (Address, Address) {
         )
     };
     if is_ipv4 { ([0, 0, MAPPED, remote4], [0, 0, MAPPED, local4]) } else { (remote6, local6) }
-}
-
-#[inline(always)]
-unsafe fn read_words(words: *const u32) -> Address {
-    // SAFETY: the caller's pointer is to four words.
-    unsafe {
-        [
-            words.read_volatile(),
-            words.add(1).read_volatile(),
-            words.add(2).read_volatile(),
-            words.add(3).read_volatile(),
-        ]
-    }
 }
 
 #[inline(always)]
