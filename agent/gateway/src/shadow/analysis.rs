@@ -27,6 +27,7 @@ use super::{
     book::{Book, Tally},
     keeper::Keeper,
     pace::Pace,
+    priority,
 };
 use crate::capture::{CaptureSource, ServiceCounters, port_mirror::MirroredServices};
 
@@ -168,7 +169,7 @@ pub fn start(
     let nice = config.nice;
     let over = Arc::clone(&published);
     let thread = std::thread::Builder::new().name("analysis".to_owned()).spawn(move || {
-        if let Err(error) = yield_to_services(nice) {
+        if let Err(error) = priority::give_way(nice) {
             tracing::warn!(error, "the analysis thread keeps its priority");
         }
         let run = std::panic::AssertUnwindSafe(|| analysis.run(feed, config.reader));
@@ -179,45 +180,6 @@ pub fn start(
     })?;
     let handle = AnalysisHandle { requests: sender, thread: thread.thread().clone(), published };
     Ok((handle, thread))
-}
-
-/// Lets the node's services come first. A thread of the idle class gives way at once to any that
-/// wakes; a thread that is only nice may keep its core until its slice is over (sched(7)).
-fn yield_to_services(nice: Option<i32>) -> Result<(), String> {
-    match nice {
-        Some(nice) => {
-            // On Linux this is the calling thread's niceness alone (setpriority(2), C library
-            // notes).
-            rustix::process::setpriority_process(None, nice).map_err(|e| e.to_string())
-        }
-        None => {
-            use thread_priority::{
-                NormalThreadSchedulePolicy, ThreadPriority, ThreadSchedulePolicy,
-                set_thread_priority_and_policy, thread_native_id,
-            };
-            let policy = ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Idle);
-            set_thread_priority_and_policy(thread_native_id(), ThreadPriority::Min, policy)
-                .map_err(|e| e.to_string())
-        }
-    }
-}
-
-/// Whether it could be done.
-fn compete(does: bool) -> bool {
-    let done = if does { come_first() } else { yield_to_services(None) };
-    done.is_ok()
-}
-
-/// Takes back what [`yield_to_services`] gave away: the agent is stopping.
-fn come_first() -> Result<(), String> {
-    use thread_priority::{
-        NormalThreadSchedulePolicy, ThreadPriority, ThreadSchedulePolicy,
-        set_thread_priority_and_policy, thread_native_id,
-    };
-    let policy = ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Other);
-    set_thread_priority_and_policy(thread_native_id(), ThreadPriority::Min, policy)
-        .map_err(|e| e.to_string())?;
-    rustix::process::setpriority_process(None, 0).map_err(|e| e.to_string())
 }
 
 impl Analysis {
@@ -241,7 +203,7 @@ impl Analysis {
         let mut reader = Reader::new(config);
         let mut last_second = Instant::now();
         let mut stopping_since = None;
-        let mut pace = Pace::new(self.gives_way.then_some(compete as fn(bool) -> bool));
+        let mut pace = Pace::new(self.gives_way);
         self.publish(reader.counters(), Some(source.as_ref()));
         loop {
             let drained = self.drain(source.as_mut(), &mut reader);
@@ -251,7 +213,7 @@ impl Analysis {
                     source.stop();
                     // On a busy node a thread that gives way to all others would not get to the
                     // end of what was captured.
-                    if let Err(error) = come_first() {
+                    if let Err(error) = priority::compete() {
                         tracing::debug!(error, "the analysis thread keeps its priority");
                     }
                     Instant::now()

@@ -5,6 +5,7 @@ pub mod book;
 pub mod denials;
 pub mod keeper;
 mod pace;
+mod priority;
 pub mod rendering;
 pub mod routes;
 

@@ -15,6 +15,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use super::priority;
+
 /// Between two looks at the source when it had little to say.
 const PAUSE: Duration = Duration::from_millis(4);
 /// Long enough for the CPU to become idle; the kernel adds its timer slack, 50 us.
@@ -44,8 +46,8 @@ pub(super) struct Pace {
     /// CPU time that may be spent in competition.
     saved: Duration,
     is_competing: bool,
-    /// Competes, or gives way to all others. `None`: neither is to be changed.
-    compete: Option<fn(bool) -> bool>,
+    /// The thread is of the idle class otherwise.
+    may_compete: bool,
     waited_before: Duration,
     looked: Instant,
     short_until: Instant,
@@ -53,7 +55,7 @@ pub(super) struct Pace {
 
 impl Pace {
     /// Of the calling thread.
-    pub(super) fn new(compete: Option<fn(bool) -> bool>) -> Self {
+    pub(super) fn new(may_compete: bool) -> Self {
         let times = ThreadTimes::of_this_thread();
         let now = Instant::now();
         let (ran_before, waited_before) = times.read();
@@ -63,7 +65,7 @@ impl Pace {
             busy_since: None,
             saved: MOST_SAVED,
             is_competing: false,
-            compete,
+            may_compete,
             waited_before,
             looked: now,
             short_until: now,
@@ -78,7 +80,15 @@ impl Pace {
             let (ran, waited) = self.times.read();
             self.note(now, ran, waited);
         }
-        self.take_turn(now, events >= FEW);
+        let should_compete = self.should_compete(now, events >= FEW);
+        if self.may_compete && should_compete != self.is_competing {
+            let done = if should_compete { priority::compete() } else { priority::give_way(None) };
+            match done {
+                Ok(()) => self.is_competing = should_compete,
+                // Not permitted: it stays as it is.
+                Err(_) => self.may_compete = false,
+            }
+        }
         if events < FEW {
             std::thread::park_timeout(PAUSE);
         } else if now < self.short_until && !self.is_competing {
@@ -99,24 +109,14 @@ impl Pace {
         (self.ran_before, self.waited_before, self.looked) = (ran, waited, now);
     }
 
-    /// Whether to compete from now on.
-    fn take_turn(&mut self, now: Instant, has_more: bool) {
+    /// From now on.
+    fn should_compete(&mut self, now: Instant, has_more: bool) -> bool {
         self.busy_since = has_more.then(|| self.busy_since.unwrap_or(now));
         let is_behind = self
             .busy_since
             .is_some_and(|since| now.saturating_duration_since(since) >= BEHIND_AFTER);
         let least = if self.is_competing { LOOK_EVERY } else { LEAST_SAVED };
-        let should_compete = is_behind && self.saved >= least;
-        if should_compete != self.is_competing
-            && let Some(compete) = self.compete
-        {
-            if compete(should_compete) {
-                self.is_competing = should_compete;
-            } else {
-                // Not permitted: it stays as it is.
-                self.compete = None;
-            }
-        }
+        is_behind && self.saved >= least
     }
 }
 
@@ -159,7 +159,7 @@ mod tests {
             busy_since: None,
             saved: Duration::ZERO,
             is_competing: false,
-            compete: Some(|_| true),
+            may_compete: true,
             waited_before: ms(700),
             looked: began,
             short_until: began,
@@ -197,11 +197,10 @@ mod tests {
             competed += if pace.is_competing { own } else { 0 };
             let now = began + ms(10 * n);
             pace.note(now, ms(100 + ran), ms(700));
-            pace.take_turn(now, true);
+            pace.is_competing = pace.should_compete(now, true);
         }
         assert!((3100..=3500).contains(&competed), "{competed} ms of 10 s");
-        pace.take_turn(began + ms(10_010), false);
-        assert!(!pace.is_competing, "it has caught up");
+        assert!(!pace.should_compete(began + ms(10_010), false), "it has caught up");
     }
 
     #[test]
