@@ -18,6 +18,9 @@ use system_tests::{
     stage,
 };
 
+/// For what happens in a second where nothing else runs.
+const PATIENCE: Duration = Duration::from_secs(30);
+
 /// Identifiers of the eBPF programs that a process holds: itself, or by a link (proc(5), fdinfo).
 fn programs_of(pid: u32) -> Result<BTreeSet<u32>> {
     let mut programs = BTreeSet::new();
@@ -37,7 +40,7 @@ fn loaded_programs() -> BTreeSet<u32> {
 
 /// The kernel frees programs after a grace period.
 fn wait_until_unloaded(programs: &BTreeSet<u32>) -> Result<()> {
-    let deadline = Instant::now() + Duration::from_secs(5);
+    let deadline = Instant::now() + PATIENCE;
     loop {
         let left: Vec<u32> = loaded_programs().intersection(programs).copied().collect();
         if left.is_empty() {
@@ -45,6 +48,29 @@ fn wait_until_unloaded(programs: &BTreeSet<u32>) -> Result<()> {
         }
         ensure!(Instant::now() < deadline, "eBPF programs {left:?} are still loaded");
         pause(Duration::from_millis(50));
+    }
+}
+
+/// Goes on with a request now and then, so that there is something to write, until so many
+/// exchanges have been seen and two more writes have ended: one may have begun before.
+fn wait_until_stored(agent: &Agent, client: &mut Connection, exchanges: u64) -> Result<()> {
+    let deadline = Instant::now() + PATIENCE;
+    let mut enough_at = None;
+    loop {
+        let metrics = agent.metrics()?;
+        let total = |name: &str| -> u64 {
+            metrics.iter().filter(|m| m.name == name).map(|metric| metric.value as u64).sum()
+        };
+        let writes = total("stoa_store_writes_total");
+        if enough_at.is_none() && total("stoa_shadow_exchanges_total") >= exchanges {
+            enough_at = Some(writes + 2);
+        }
+        if enough_at.is_some_and(|enough| writes >= enough) {
+            return Ok(());
+        }
+        ensure!(Instant::now() < deadline, "not stored after {PATIENCE:?}; {writes} writes");
+        ensure!(client.exchange("GET", "/m/waiting", &[], b"")?.status == 200);
+        pause(Duration::from_millis(100));
     }
 }
 
@@ -75,10 +101,9 @@ fn the_service_outlives_a_killed_agent() -> Result<()> {
     for n in 0..300 {
         ensure!(kept.exchange("GET", &format!("/m/{n}"), &[], b"")?.status == 200);
     }
-    // Longer than the agent waits between two flushes of its store.
-    pause(Duration::from_secs(4));
+    wait_until_stored(&agent, &mut kept, 300)?;
     agent.process().signal("KILL")?;
-    agent.process().wait(Duration::from_secs(5))?;
+    agent.process().wait(PATIENCE)?;
     ensure!(kept.exchange("GET", "/m/kept", &[], b"")?.status == 200, "the connection broke");
     ensure!(sandbox::http::get(address, "/m/new")?.status == 200, "no new connections");
     wait_until_unloaded(&programs)?;

@@ -77,6 +77,17 @@ impl Masker {
         class_of(value).is_some_and(|class| self.kinds.contains(&class))
     }
 
+    /// Only whole numbers identify somebody: the digits of one measurement in ten pass the check of
+    /// a card number. Some write whole numbers with a fraction of zeros.
+    fn is_personal_number(&self, literal: &[u8]) -> bool {
+        let text = std::str::from_utf8(literal).unwrap_or_default();
+        let whole = match text.split_once('.') {
+            Some((whole, fraction)) if fraction.bytes().all(|digit| digit == b'0') => whole,
+            _ => text,
+        };
+        whole.bytes().all(|byte| byte.is_ascii_digit()) && self.is_personal(whole)
+    }
+
     fn is_personal_field(&self, name: &str) -> bool {
         class_of_field(name).is_some_and(|class| self.kinds.contains(&class))
     }
@@ -128,9 +139,7 @@ impl Masker {
                 } else if let Some(masked) = self.mask_lines(&text) {
                     out.replace(at, end, &serde_json::Value::from(masked).to_string());
                 }
-            } else if is_field_personal
-                || std::str::from_utf8(literal).is_ok_and(|text| self.is_personal(text))
-            {
+            } else if is_field_personal || self.is_personal_number(literal) {
                 // A number stays one, so that whoever reads it still can.
                 out.replace(at, end, "0");
             }

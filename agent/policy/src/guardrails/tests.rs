@@ -70,6 +70,9 @@ fn texts_and_forms() {
         mask("text/csv", "id;iban\n1;DE89 3704 0044 0532 0130 00\n").unwrap(),
         "id;iban\n1;[REDACTED]\n"
     );
+    // A measurement whose digits pass the check of a card number, and a card number.
+    assert_eq!(mask("application/json", r#"{"n": -4.370466905538184, "m": [4e15]}"#), None);
+    assert_eq!(mask("application/json", r#"[4370466905538184.0]"#).unwrap(), "[0]");
     // What only claims to be JSON is not let through for it.
     assert_eq!(
         mask("application/json", "{\"a\": jane@acme.example").unwrap(),
