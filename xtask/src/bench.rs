@@ -42,6 +42,8 @@ struct Watched {
     /// Agent CPU from before the load to the end of its queue.
     cpu: Duration,
     exchanges: u64,
+    /// Of them, those that were only counted.
+    passed_over: u64,
     lost: u64,
     /// Highest resident memory, KiB.
     peak: u64,
@@ -96,14 +98,15 @@ pub fn run(options: &Options) -> Result<()> {
     print_machine();
     report.print();
     println!(
-        "{RATE} requests/s, marked: {} sent, {} whole, {} over budget, {} partial, {} missing, {} wrong; agent {:.1} us per exchange",
+        "{RATE} requests/s, marked: {} sent, {} whole, {} over budget, {} partial, {} missing, {} wrong; agent {:.1} us per exchange, {} of them only counted",
         at_rate["sent"],
         at_rate["whole"],
         at_rate["over_budget"],
         at_rate["partial"],
         at_rate["missing"],
         at_rate["wrong"],
-        at_rate["us_per_exchange"].as_f64().unwrap_or(0.0)
+        at_rate["us_per_exchange"].as_f64().unwrap_or(0.0),
+        at_rate["passed_over"]
     );
     report.print_last_line(&at_rate);
     Ok(())
@@ -180,9 +183,18 @@ impl Bench {
         wait_until_idle(&mut agent)?;
         let cpu = agent.process().cpu_time()?.saturating_sub(before);
         let (_, peak) = agent.process().memory()?;
+        let name = "stoa_shadow_exchanges_passed_over_total";
+        let passed_over = sandbox::agent::sum(&agent.metrics()?, name, "service", "bench");
         let summary = agent.stop()?;
         fs::remove_dir_all(self.dir.join("agent"))?;
-        Ok(Watched { load, cpu, exchanges: summary.exchanges, lost: summary.lost, peak })
+        Ok(Watched {
+            load,
+            cpu,
+            exchanges: summary.exchanges,
+            passed_over,
+            lost: summary.lost,
+            peak,
+        })
     }
 
     fn dumped(&self) -> Result<Dumped> {
@@ -291,6 +303,11 @@ impl Report {
                 .map(|run| run.cpu.as_secs_f64() * 1e6 / run.exchanges.max(1) as f64),
         );
         let peak = self.watched.iter().map(|run| run.peak).max().unwrap_or(0);
+        let passed_over: u64 = self.watched.iter().map(|run| run.passed_over).sum();
+        println!(
+            "saturated, of {captured} captured {passed_over} were only counted and {} examined",
+            captured.saturating_sub(passed_over)
+        );
         println!(
             "ratio {ratio:.3} (median of {} pairs), captured {:.2} % saturated ({:.2} % with counted losses) and {:.3} % at {RATE}/s, wrong pairs {}, {cost:.1} us per exchange, RSS {} MiB",
             self.alone.len(),

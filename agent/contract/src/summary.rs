@@ -100,6 +100,12 @@ fn footnotes(contract: &Contract) -> String {
         tally.complete,
         contract.confidence
     );
+    if tally.passed_over > 0 {
+        out.push_str(&format!(
+            "{} exchanges were only counted, because the node was busy\n",
+            tally.passed_over
+        ));
+    }
     if !tally.personal.is_empty() {
         let classes: Vec<String> = tally
             .personal

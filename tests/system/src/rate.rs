@@ -24,6 +24,8 @@ pub struct Measured {
     /// Exchanges that the agent says it lost.
     pub lost: u64,
     pub exchanges: u64,
+    /// Of them, those that were only counted.
+    pub passed_over: u64,
     pub cpu: Duration,
     pub accounts: Accounts,
 }
@@ -101,8 +103,22 @@ pub fn measure(
     let rate = ledger.len() as f64 / started.elapsed().as_secs_f64();
     let accounts = Accounts::settled(&agent, "rate")?;
     let cpu = agent.process().cpu_time()?.saturating_sub(before);
+    let passed_over = passed_over(&agent)?;
     let summary = agent.stop()?;
     let verdict = Verdict::of(&ledger, &exchanges(&recording)?);
     std::fs::remove_file(recording)?;
-    Ok(Measured { verdict, rate, lost: summary.lost, exchanges: summary.exchanges, cpu, accounts })
+    Ok(Measured {
+        verdict,
+        rate,
+        lost: summary.lost,
+        exchanges: summary.exchanges,
+        passed_over,
+        cpu,
+        accounts,
+    })
+}
+
+fn passed_over(agent: &Agent) -> Result<u64> {
+    let name = "stoa_shadow_exchanges_passed_over_total";
+    Ok(sum(&agent.metrics()?, name, "service", "rate"))
 }

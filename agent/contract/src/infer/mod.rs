@@ -82,6 +82,7 @@ pub fn infer(knowledge: &ServiceKnowledge, options: &InferOptions) -> Contract {
         tally: Tally {
             exchanges: stats.exchanges,
             complete: stats.complete,
+            passed_over: stats.passed_over,
             bytes_lost: stats.bytes_lost,
             preflights: stats.preflights,
             unmatched: decided.unmatched,

@@ -30,6 +30,8 @@ pub struct Tally {
     /// Exchanges recorded, whatever became of them.
     pub exchanges: u64,
     pub complete: u64,
+    /// Of the exchanges, those that were only counted, for want of time: no sample of anything.
+    pub passed_over: u64,
     pub bytes_lost: u64,
     /// Requests of CORS preflights and of methods that OpenAPI does not know: no operation.
     pub preflights: u64,

@@ -7,7 +7,7 @@ use super::{Limits, ServiceKnowledge, ServiceStats};
 
 const MAGIC: &[u8; 4] = b"STKN";
 /// Of the layout of the statistics. Older layouts are not read: what was learnt is learnt again.
-const VERSION: u16 = 4;
+const VERSION: u16 = 5;
 const CHECKSUM_BYTES: usize = 8;
 const HEADER_BYTES: usize = MAGIC.len() + 2 + CHECKSUM_BYTES;
 

@@ -76,6 +76,15 @@ pub struct ServiceKnowledge {
     aliases: Aliases,
 }
 
+/// What is known of an exchange that is not examined.
+#[derive(Clone, Copy, Debug)]
+pub struct PassedOver {
+    /// Seconds since the Unix epoch.
+    pub at: u64,
+    pub is_complete: bool,
+    pub bytes_lost: u64,
+}
+
 impl PartialEq for ServiceKnowledge {
     fn eq(&self, other: &Self) -> bool {
         self.stats == other.stats
@@ -91,6 +100,8 @@ pub(crate) struct ServiceStats {
     pub level: u8,
     pub exchanges: u64,
     pub complete: u64,
+    /// Of the exchanges, those that were only counted.
+    pub passed_over: u64,
     pub bytes_lost: u64,
     pub preflights: u64,
     pub first_seen: Option<u64>,
@@ -138,17 +149,28 @@ impl ServiceKnowledge {
         Details::bounds(words >> shift, others >> shift, self.stats.detail_level)
     }
 
+    /// Counts one exchange that nobody had the time to examine.
+    pub fn pass_over(&mut self, passed: PassedOver) {
+        self.stats.passed_over += 1;
+        self.count(passed.at, passed.is_complete, passed.bytes_lost);
+    }
+
+    fn count(&mut self, at: u64, is_complete: bool, bytes_lost: u64) {
+        let stats = &mut self.stats;
+        stats.exchanges += 1;
+        stats.complete += u64::from(is_complete);
+        stats.bytes_lost += bytes_lost;
+        stats.first_seen = Some(stats.first_seen.map_or(at, |first| first.min(at)));
+        stats.last_seen = stats.last_seen.max(Some(at));
+    }
+
     /// Counts one observation. Costs as much as the observation is large.
     pub fn record(&mut self, observation: &Observation) {
         let (bounds, misses) = (self.bounds(0), self.bounds(MISSES_SHIFT));
         let (details, miss_details) = (self.detail_bounds(0), self.detail_bounds(MISSES_SHIFT));
+        self.count(observation.at, observation.is_complete, observation.bytes_lost);
         let stats = &mut self.stats;
         let mut grown = 0;
-        stats.exchanges += 1;
-        stats.complete += u64::from(observation.is_complete);
-        stats.bytes_lost += observation.bytes_lost;
-        stats.first_seen = Some(stats.first_seen.map_or(observation.at, |t| t.min(observation.at)));
-        stats.last_seen = stats.last_seen.max(Some(observation.at));
         count_personal(observation, &mut stats.personal);
         if observation.is_preflight || matches!(observation.method, Method::Other | Method::Connect)
         {
@@ -236,6 +258,7 @@ impl ServiceKnowledge {
         let (own, theirs) = (&mut self.stats, &other.stats);
         own.exchanges += theirs.exchanges;
         own.complete += theirs.complete;
+        own.passed_over += theirs.passed_over;
         own.bytes_lost += theirs.bytes_lost;
         own.preflights += theirs.preflights;
         own.first_seen = match (own.first_seen, theirs.first_seen) {
@@ -274,6 +297,11 @@ impl ServiceKnowledge {
     /// Exchanges recorded.
     pub fn exchanges(&self) -> u64 {
         self.stats.exchanges
+    }
+
+    /// Of the exchanges, those that were only counted.
+    pub fn passed_over(&self) -> u64 {
+        self.stats.passed_over
     }
 
     pub fn bytes_lost(&self) -> u64 {

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, btree_map::Entry};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    DecodeError, Limits, ServiceKnowledge, ServiceStats,
+    DecodeError, Limits, PassedOver, ServiceKnowledge, ServiceStats,
     encoding::{decode, encode},
 };
 use crate::observation::Observation;
@@ -51,8 +51,22 @@ impl Knowledge {
         bucket_seconds: u64,
         observation: &Observation,
     ) {
-        let bucket = observation.at - observation.at % bucket_seconds.max(1);
-        let source = SourceId { node: node.to_owned(), bucket };
+        self.changing(service, node, bucket_seconds, observation.at).record(observation);
+    }
+
+    /// As `record`, of an exchange that is only counted.
+    pub fn pass_over(&mut self, service: &str, node: &str, bucket_seconds: u64, passed: PassedOver) {
+        self.changing(service, node, bucket_seconds, passed.at).pass_over(passed);
+    }
+
+    fn changing(
+        &mut self,
+        service: &str,
+        node: &str,
+        bucket_seconds: u64,
+        at: u64,
+    ) -> &mut ServiceKnowledge {
+        let source = SourceId { node: node.to_owned(), bucket: at - at % bucket_seconds.max(1) };
         let (version, known) = self
             .services
             .entry(service.to_owned())
@@ -60,7 +74,7 @@ impl Knowledge {
             .entry(source)
             .or_insert_with(|| (0, ServiceKnowledge::new(self.limits)));
         *version += 1;
-        known.record(observation);
+        known
     }
 
     /// Takes in what a source knows. The newer version wins; of two that claim the same version,

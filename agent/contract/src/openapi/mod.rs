@@ -55,6 +55,7 @@ pub fn to_value(contract: &Contract) -> Value {
         json!({
             "exchanges": tally.exchanges,
             "complete": tally.complete,
+            "passedOver": tally.passed_over,
             "bytesLost": tally.bytes_lost,
             "preflights": tally.preflights,
             "unmatched": tally.unmatched,
@@ -82,12 +83,16 @@ pub fn to_yaml(contract: &Contract) -> String {
 
 fn info(contract: &Contract) -> Value {
     let p = &contract.provenance;
+    let passed_over = match contract.tally.passed_over {
+        0 => String::new(),
+        n => format!(" {n} of them were only counted, because the node was busy."),
+    };
     json!({
         "title": contract.service,
         "version": contract.version,
         "description": format!(
-            "Inferred from {} observed exchanges ({} seen whole) between {} and {}. What was never \
-             called is not in it.",
+            "Inferred from {} observed exchanges ({} seen whole) between {} and {}.{passed_over} \
+             What was never called is not in it.",
             p.samples, p.complete, rfc3339(p.first_seen), rfc3339(p.last_seen)
         ),
     })

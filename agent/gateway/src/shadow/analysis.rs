@@ -240,6 +240,7 @@ impl Analysis {
             // What is left at the end has to be read in time.
             if drained == 0 || !self.is_stopping {
                 pace.rest(drained);
+                self.book.set_behind(pace.is_far_behind());
             }
         }
         let book = &mut self.book;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use stoa_contract::{
-    knowledge::{Knowledge, Limits, ServiceKnowledge},
+    knowledge::{Knowledge, Limits, PassedOver, ServiceKnowledge},
     observation::Personal,
     redact::{RedactConfig, Redactor},
 };
@@ -12,6 +12,7 @@ use stoa_wire::{
     segment::Loss,
 };
 
+use super::sampling::Sampling;
 use crate::store::Entry;
 
 /// Knowledge is kept in pieces of this length, so that windows and retention can leave pieces out.
@@ -29,6 +30,8 @@ pub struct Tally {
     pub lossy: u64,
     /// Exchanges without a request head: nothing to learn from.
     pub unobserved: u64,
+    /// Exchanges of well-known kinds that were only counted, because the analysis was behind.
+    pub passed_over: u64,
     pub incomplete: BTreeMap<Incomplete, u64>,
     /// Bytes missing within exchanges, by reason.
     pub lost: BTreeMap<Loss, u64>,
@@ -44,6 +47,7 @@ pub struct Book {
     secret: [u8; 16],
     services: BTreeMap<u32, Service>,
     knowledge: Knowledge,
+    sampling: Sampling,
     /// Unique to this run; parts of it are numbered.
     run: String,
     part: u32,
@@ -60,6 +64,7 @@ impl Book {
             secret,
             services: BTreeMap::new(),
             knowledge: Knowledge::new(Limits::default()),
+            sampling: Sampling::new(),
             run,
             part: 0,
             written: BTreeMap::new(),
@@ -89,6 +94,11 @@ impl Book {
         });
     }
 
+    /// While the analysis is behind, not every exchange is examined.
+    pub fn set_behind(&mut self, is_behind: bool) {
+        self.sampling.set_behind(is_behind);
+    }
+
     /// The exchange ends here: what is kept of it is an observation.
     pub fn record(&mut self, exchange: &Exchange) {
         let Some(service) = self.services.get_mut(&exchange.endpoints.service) else { return };
@@ -101,6 +111,16 @@ impl Book {
         }
         for (reason, bytes) in &exchange.lost {
             *tally.lost.entry(*reason).or_default() += bytes;
+        }
+        if !self.sampling.should_examine(exchange) {
+            tally.passed_over += 1;
+            let passed = PassedOver {
+                at: exchange.started / 1_000_000_000,
+                is_complete: exchange.is_complete(),
+                bytes_lost: exchange.bytes_lost(),
+            };
+            self.knowledge.pass_over(&tally.name, &self.run, BUCKET_SECONDS, passed);
+            return;
         }
         match service.redactor.observe(exchange) {
             Some(observation) => {

@@ -8,6 +8,7 @@ mod pace;
 mod priority;
 pub mod rendering;
 pub mod routes;
+mod sampling;
 
 use std::{
     collections::{BTreeMap, BTreeSet},

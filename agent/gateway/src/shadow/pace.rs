@@ -7,7 +7,8 @@
 //! for a moment after each short burst; where there are CPUs to spare it does not.
 //!
 //! What is left over may be too little even for an ordinary load. A thread that falls behind
-//! competes like any other for a bounded share of one CPU, and gives way again beyond that.
+//! competes like any other for a small share of one CPU, and gives way again beyond that; where
+//! that does not suffice, it examines a part only (`sampling.rs`).
 
 use std::{
     fs::File,
@@ -31,10 +32,14 @@ const WAITING_PART: u32 = 50;
 
 /// Behind: the source has always had more for so long.
 const BEHIND_AFTER: Duration = Duration::from_millis(10);
+/// So far behind that not everything can be examined,
+const FAR_BEHIND_AFTER: Duration = Duration::from_millis(50);
+/// and for so long after that: who catches up by examining less is behind again at once otherwise.
+const FAR_BEHIND_FOR: Duration = Duration::from_secs(1);
 /// A thread that is behind may compete for one part in so many of one CPU,
-const SHARE_PART: u32 = 3;
+const SHARE_PART: u32 = 20;
 /// of which it may save so much,
-const MOST_SAVED: Duration = Duration::from_millis(250);
+const MOST_SAVED: Duration = Duration::from_millis(100);
 /// and begins when it has saved so much.
 const LEAST_SAVED: Duration = Duration::from_millis(25);
 
@@ -46,6 +51,7 @@ pub(super) struct Pace {
     /// CPU time that may be spent in competition.
     saved: Duration,
     is_competing: bool,
+    far_behind_until: Instant,
     /// The thread is of the idle class otherwise.
     may_compete: bool,
     waited_before: Duration,
@@ -65,6 +71,7 @@ impl Pace {
             busy_since: None,
             saved: MOST_SAVED,
             is_competing: false,
+            far_behind_until: now,
             may_compete,
             waited_before,
             looked: now,
@@ -96,6 +103,11 @@ impl Pace {
         }
     }
 
+    /// Whether there has been more than could be done for so long that the source may overflow.
+    pub(super) fn is_far_behind(&self) -> bool {
+        Instant::now() < self.far_behind_until
+    }
+
     /// Takes note of how long the thread has run, and waited for a CPU, in all.
     fn note(&mut self, now: Instant, ran: Duration, waited: Duration) {
         let since = now.saturating_duration_since(self.looked);
@@ -112,11 +124,12 @@ impl Pace {
     /// From now on.
     fn should_compete(&mut self, now: Instant, has_more: bool) -> bool {
         self.busy_since = has_more.then(|| self.busy_since.unwrap_or(now));
-        let is_behind = self
-            .busy_since
-            .is_some_and(|since| now.saturating_duration_since(since) >= BEHIND_AFTER);
+        let behind = self.busy_since.map_or(Duration::ZERO, |s| now.saturating_duration_since(s));
+        if behind >= FAR_BEHIND_AFTER {
+            self.far_behind_until = now + FAR_BEHIND_FOR;
+        }
         let least = if self.is_competing { LOOK_EVERY } else { LEAST_SAVED };
-        is_behind && self.saved >= least
+        behind >= BEHIND_AFTER && self.saved >= least
     }
 }
 
@@ -159,6 +172,7 @@ mod tests {
             busy_since: None,
             saved: Duration::ZERO,
             is_competing: false,
+            far_behind_until: began,
             may_compete: true,
             waited_before: ms(700),
             looked: began,
@@ -199,7 +213,7 @@ mod tests {
             pace.note(now, ms(100 + ran), ms(700));
             pace.is_competing = pace.should_compete(now, true);
         }
-        assert!((3100..=3500).contains(&competed), "{competed} ms of 10 s");
+        assert!((450..=600).contains(&competed), "{competed} ms of 10 s");
         assert!(!pace.should_compete(began + ms(10_010), false), "it has caught up");
     }
 

@@ -52,8 +52,14 @@ pub fn render(snapshot: &Snapshot, others: &Others) -> Result<Vec<u8>, prometheu
             denied.with_label_values(&[name, *policy, &status.to_string()]).inc_by(*count);
         }
     }
+    let passed_over = families.counter(
+        "stoa_shadow_exchanges_passed_over_total",
+        "Exchanges of well-known kinds that were only counted, because the analysis was behind",
+        &["service"],
+    )?;
     for tally in snapshot.tallies.values() {
         let name = tally.name.as_str();
+        passed_over.with_label_values(&[name]).inc_by(tally.passed_over);
         exchanges.with_label_values(&[name, "yes"]).inc_by(tally.complete);
         exchanges
             .with_label_values(&[name, "no"])

@@ -40,6 +40,7 @@ fn main() -> Result<()> {
                     "captured_percent": verdict.captured() * 100.0,
                     "lost": measured.lost,
                     "rate": measured.rate,
+                    "passed_over": measured.passed_over,
                     "us_per_exchange":
                         measured.cpu.as_secs_f64() * 1e6 / measured.exchanges.max(1) as f64,
                 })
