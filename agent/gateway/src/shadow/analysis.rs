@@ -36,6 +36,8 @@ const FLUSH_EVERY: Duration = Duration::from_millis(1500);
 /// How long what is under way may take to end when the agent stops.
 const STOP_WITHIN: Duration = Duration::from_millis(1500);
 const RECORD_LIMIT: u64 = 1 << 30;
+/// Written at once: a write for each few exchanges costs more than reading them.
+const RECORD_BUFFER: usize = 256 << 10;
 
 /// Where exchanges come from.
 pub enum Feed {
@@ -437,7 +439,7 @@ impl EventFile {
             .map_err(|e| {
             io::Error::new(e.kind(), format!("--record {}: {e}", path.display()))
         })?;
-        let recorder = Recorder::new(Limited { file: BufWriter::new(file), left: RECORD_LIMIT })?;
+        let recorder = Recorder::new(Limited { file: BufWriter::with_capacity(RECORD_BUFFER, file), left: RECORD_LIMIT })?;
         tracing::warn!(
             file = %path.display(),
             "recording RAW traffic, with whatever personal data is in it; at most 1 GiB"

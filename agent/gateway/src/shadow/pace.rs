@@ -6,9 +6,11 @@
 //! that happens at a timer tick alone, 1 to 10 ms later. So while CPUs are short, the thread sleeps
 //! for a moment after each short burst; where there are CPUs to spare it does not.
 //!
-//! What is left over may be too little even for an ordinary load. A thread that falls behind
-//! competes like any other for a small share of one CPU, and gives way again beyond that; where
-//! that does not suffice, it examines a part only (`sampling.rs`).
+//! What is left over may be too little even for an ordinary load, and what is read costs the
+//! services more than the thread's own time: the kernel copies it for them. So while CPUs are short
+//! the thread has a small share of one: it competes for it like any other once it falls behind, and
+//! sleeps when it is spent. Where that does not suffice, it examines a part only (`sampling.rs`),
+//! and the kernel leaves out what the ring has no room for.
 
 use std::{
     fs::File,
@@ -36,11 +38,11 @@ const BEHIND_AFTER: Duration = Duration::from_millis(10);
 const FAR_BEHIND_AFTER: Duration = Duration::from_millis(50);
 /// and for so long after that: who catches up by examining less is behind again at once otherwise.
 const FAR_BEHIND_FOR: Duration = Duration::from_secs(1);
-/// A thread that is behind may compete for one part in so many of one CPU,
-const SHARE_PART: u32 = 20;
+/// The share of one CPU, one part in so many, that the thread has while CPUs are short,
+const SHARE_PART: u32 = 10;
 /// of which it may save so much,
 const MOST_SAVED: Duration = Duration::from_millis(100);
-/// and begins when it has saved so much.
+/// and that it begins to compete for when it has saved so much.
 const LEAST_SAVED: Duration = Duration::from_millis(25);
 
 pub(super) struct Pace {
@@ -48,7 +50,7 @@ pub(super) struct Pace {
     ran_before: Duration,
     /// Since when the source has had more than was asked for.
     busy_since: Option<Instant>,
-    /// CPU time that may be spent in competition.
+    /// CPU time that may be spent while CPUs are short.
     saved: Duration,
     is_competing: bool,
     far_behind_until: Instant,
@@ -99,7 +101,8 @@ impl Pace {
         if events < FEW {
             std::thread::park_timeout(PAUSE);
         } else if now < self.short_until && !self.is_competing {
-            std::thread::park_timeout(REST);
+            let is_spent = self.may_compete && self.saved.is_zero();
+            std::thread::park_timeout(if is_spent { PAUSE } else { REST });
         }
     }
 
@@ -114,7 +117,7 @@ impl Pace {
         if waited.saturating_sub(self.waited_before) > since / WAITING_PART {
             self.short_until = now + SHORT_FOR;
         }
-        if self.is_competing {
+        if self.is_competing || now < self.short_until {
             self.saved = self.saved.saturating_sub(ran.saturating_sub(self.ran_before));
         }
         self.saved = (self.saved + since / SHARE_PART).min(MOST_SAVED);
@@ -213,7 +216,7 @@ mod tests {
             pace.note(now, ms(100 + ran), ms(700));
             pace.is_competing = pace.should_compete(now, true);
         }
-        assert!((450..=600).contains(&competed), "{competed} ms of 10 s");
+        assert!((900..=1050).contains(&competed), "{competed} ms of 10 s");
         assert!(!pace.should_compete(began + ms(10_010), false), "it has caught up");
     }
 

@@ -14,7 +14,7 @@ const SLOTS: usize = 1 << 14;
 /// A kind is well known when it was met so often.
 const WELL_KNOWN: u32 = 512;
 /// One in so many of a well-known kind is examined.
-const ONE_IN: u32 = 16;
+const ONE_IN: u32 = 64;
 
 pub(super) struct Sampling {
     keys: RandomState,
@@ -102,14 +102,14 @@ mod tests {
         let mut sampling = Sampling::new();
         sampling.set_behind(true);
         let (mut frequent, mut rare) = (0, 0);
-        for n in 0..WELL_KNOWN * 17 {
+        for n in 0..WELL_KNOWN * 65 {
             let target = format!("/orders/{n}?page={n}");
             frequent += u32::from(sampling.should_examine(&get(&target)));
             if n % 100 == 0 {
                 rare += u32::from(sampling.should_examine(&get("/orders/search")));
             }
         }
-        assert_eq!(frequent, WELL_KNOWN * 2, "the first, and one in 16 of 16 times as many");
-        assert_eq!(rare, (WELL_KNOWN * 17).div_ceil(100));
+        assert_eq!(frequent, WELL_KNOWN * 2, "the first, and one in 64 of 64 times as many");
+        assert_eq!(rare, (WELL_KNOWN * 65).div_ceil(100));
     }
 }
