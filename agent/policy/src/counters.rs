@@ -58,7 +58,7 @@ impl<'a> Caller<'a> {
 }
 
 /// An IPv6 host has 2^64 addresses of its own to come from: it counts as one (RFC 4291, 2.5.4).
-fn network_of(address: IpAddr) -> IpAddr {
+pub fn network_of(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from(u128::from(v6) >> 64 << 64)),
         v4 => v4,

@@ -166,6 +166,14 @@ impl Engine {
         decision
     }
 
+    /// Of the sets that have any.
+    pub fn identities(&self) -> impl Iterator<Item = &Identities> {
+        self.sets.iter().filter_map(|loaded| match loaded {
+            Loaded::Built(set) => set.identity.as_ref(),
+            Loaded::Broken(_) => None,
+        })
+    }
+
     /// The breaker configuration of a set's upstreams.
     pub fn breaker_config(&self, set: SetId) -> Option<CircuitBreakerConfig> {
         Some(self.built(set)?.circuit_breaker.as_ref()?.config())

@@ -15,7 +15,7 @@ pub mod clock;
 pub mod config;
 pub mod context;
 pub mod contract;
-mod counter_table;
+pub mod counter_table;
 pub mod counters;
 pub mod decision;
 pub mod engine;

@@ -2,7 +2,13 @@
 
 use std::{fmt, sync::Arc};
 
-pub use crate::identity::jwt::key_source::{Delivery, KeyRing, KeyState};
+pub use crate::identity::{
+    jwt::{
+        key_source::{Delivery, KeyRing, KeyState, KeysAt},
+        memory::{RememberedTokens, TokenStats},
+    },
+    mtls::CertificateTally,
+};
 
 use crate::{
     circuit_breaker::Breakers, counters::SharedCounters, plan::Plans, quota::QuotaBook,
@@ -24,14 +30,18 @@ pub struct Outside {
     /// Those of several nodes together; `None`: each counts for itself.
     pub shared: Option<Arc<dyn SharedCounters>>,
     pub breakers: Arc<Breakers>,
+    pub certificates: Arc<CertificateTally>,
+    /// Of all issuers, by hash.
+    pub tokens: Arc<RememberedTokens>,
     pub opa: Option<Arc<dyn RemoteOpa>>,
 }
 
 /// Fetches key sets over the network.
 pub trait KeyFetcher: Send + Sync + fmt::Debug {
-    /// Starts a GET of `url` on a runtime that outlives the caller, and returns at once. What comes
-    /// back, or why nothing did, goes to `delivery` within a bounded time: requests wait for it.
-    fn start(&self, url: &str, delivery: Delivery);
+    /// Starts to fetch a key set on a runtime that outlives the caller, and returns at once. What
+    /// comes back, or why nothing did, goes to `delivery` within a bounded time: requests wait for
+    /// it.
+    fn start(&self, at: &KeysAt, delivery: Delivery);
 }
 
 /// Reads documents while an engine is built.

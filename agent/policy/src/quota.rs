@@ -60,6 +60,11 @@ impl QuotaLimits {
     fn is_unlimited(self) -> bool {
         self == Self::default()
     }
+
+    /// Tells limits apart in one word. Never 0.
+    fn mark(self) -> u64 {
+        (self.requests_per_day.rotate_left(32) ^ self.requests_per_month).max(1)
+    }
 }
 
 const COUNT_BITS: u32 = 40;
@@ -161,9 +166,16 @@ impl QuotaRecord {
 /// All quotas of this process. Outlives a reload.
 #[derive(Debug)]
 pub struct QuotaBook {
-    table: CounterTable<2>,
-    /// Only touched when a counter is new, by the writer and by the admin API.
-    names: Mutex<HashMap<Key, QuotaName>>,
+    /// The day's word, the month's, and the mark of the limits that were in force last.
+    table: CounterTable<3>,
+    /// Only touched when a counter or its limits are new, by the writer and by the admin API.
+    names: Mutex<HashMap<Key, Named>>,
+}
+
+#[derive(Debug)]
+struct Named {
+    name: QuotaName,
+    limits: QuotaLimits,
 }
 
 /// What the writer wrote last. A counter that is as it was is not written again.
@@ -191,7 +203,7 @@ impl QuotaBook {
         self.table.evicted()
     }
 
-    fn names(&self) -> MutexGuard<'_, HashMap<Key, QuotaName>> {
+    fn names(&self) -> MutexGuard<'_, HashMap<Key, Named>> {
         // A map is whole after any panic between two calls of it.
         self.names.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -208,27 +220,45 @@ impl QuotaBook {
         self.table.key((count.set, count.tenant, &*subject.0))
     }
 
-    fn cells(&self, key: Key, name: impl FnOnce() -> QuotaName) -> &[AtomicU64; 2] {
+    fn cells(&self, key: Key, name: impl FnOnce() -> QuotaName) -> &[AtomicU64; 3] {
         if let Some(cells) = self.table.find(key) {
             return cells;
         }
-        self.names().insert(key, name());
+        self.names().insert(key, Named { name: name(), limits: QuotaLimits::default() });
         // The least used goes: most is left of it, so least is lost.
-        let worth = |cells: &[u64; 2]| cells.iter().map(|word| word & MOST).max().unwrap_or(0);
+        let worth = |[day, month, _]: &[u64; 3]| (day & MOST).max(month & MOST);
         self.table.find_or_insert(key, worth, |forgotten| {
             self.names().remove(&forgotten);
         })
     }
 
+    /// The cells of a count, under the limits that it has now.
+    fn noted(&self, count: &Count<'_>) -> &[AtomicU64; 3] {
+        let key = self.key_of(count);
+        let cells = self.cells(key, || QuotaName::of(count));
+        let limits = QuotaLimits {
+            requests_per_day: count.day.limit,
+            requests_per_month: count.month.limit,
+        };
+        if cells[2].load(Relaxed) != limits.mark() {
+            if let Some(named) = self.names().get_mut(&key) {
+                named.limits = limits;
+            }
+            cells[2].store(limits.mark(), Relaxed);
+        }
+        cells
+    }
+
+    /// Notes whose requests are counted elsewhere, for the admin API.
+    fn note(&self, counts: &[Count<'_>]) {
+        for count in counts {
+            self.noted(count);
+        }
+    }
+
     /// Counts one request in every quota, or in none.
     pub fn count(&self, counts: &[Count<'_>]) -> Counted {
-        let found: SmallVec<[_; 2]> = counts
-            .iter()
-            .map(|count| {
-                let name = || QuotaName::of(count);
-                self.cells(self.key_of(count), name)
-            })
-            .collect();
+        let found: SmallVec<[_; 2]> = counts.iter().map(|count| self.noted(count)).collect();
         let all = || counts.iter().zip(&found);
         let has_room = |cell: &AtomicU64, period: Period| {
             period.limit == 0 || used_in(cell.load(Relaxed), period.number) < period.limit
@@ -272,10 +302,11 @@ impl QuotaBook {
         let names = self.names();
         let mut now = HashMap::with_capacity(written.0.len());
         let mut changed = Vec::new();
-        for (key, words) in self.table.iter() {
-            let Some(name) = names.get(&key) else { continue };
+        for (key, [day, month, _]) in self.table.iter() {
+            let Some(Named { name, .. }) = names.get(&key) else { continue };
+            let words = [day, month];
             if words != [0, 0] && written.0.get(&key) != Some(&words) {
-                changed.push(QuotaRecord { name: name.clone(), day: words[0], month: words[1] });
+                changed.push(QuotaRecord { name: name.clone(), day, month });
             }
             now.insert(key, words);
         }
@@ -283,7 +314,7 @@ impl QuotaBook {
         changed
     }
 
-    /// What each consumer has used, by name (`/admin/quotas`).
+    /// What was used of each, and of what, by name (`/admin/quotas`).
     pub fn usage(&self, now: Moment) -> Vec<QuotaUsage> {
         let (day, month) = periods(QuotaLimits::default(), now.unix);
         let names = self.names();
@@ -291,8 +322,10 @@ impl QuotaBook {
             .table
             .iter()
             .filter_map(|(key, words)| {
+                let Named { name, limits } = names.get(&key)?;
                 Some(QuotaUsage {
-                    name: names.get(&key)?.clone(),
+                    name: name.clone(),
+                    limits: (words[2] != 0).then_some(*limits),
                     daily_count: used_in(words[0], day.number),
                     monthly_count: used_in(words[1], month.number),
                 })
@@ -341,12 +374,19 @@ fn take_back(cell: &AtomicU64, period: Period) {
     let _ = cell.try_update(Relaxed, Relaxed, |old| is_same(old).then(|| old - 1));
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct QuotaUsage {
-    #[serde(flatten)]
     pub name: QuotaName,
+    /// Those in force when it was last counted; `None`: not since the start.
+    pub limits: Option<QuotaLimits>,
     pub daily_count: u64,
     pub monthly_count: u64,
+}
+
+/// The day and the month of a moment, by their numbers since January 1970.
+pub fn period_numbers(now: Moment) -> (u64, u64) {
+    let (day, month) = periods(QuotaLimits::default(), now.unix);
+    (day.number, month.number)
 }
 
 /// The quotas of one policy set.
@@ -404,7 +444,10 @@ impl Quotas {
         let counted = match &self.shared {
             None => local(),
             Some(shared) => match (shared.count(&counts).await, shared.on_loss()) {
-                (Ok(counted), _) => counted,
+                (Ok(counted), _) => {
+                    self.book.note(&counts);
+                    counted
+                }
                 (Err(_), OnLoss::Open) => local(),
                 (Err(_), OnLoss::Closed) => {
                     decision.response_headers.push((RETRY_AFTER, HeaderValue::from(1u64)));

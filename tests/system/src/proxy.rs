@@ -9,6 +9,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use sandbox::{
     Process,
     http::{Connection, Reply, get},
@@ -118,6 +119,29 @@ impl Proxy {
     }
 }
 
+fn opa(dir: &Path, address: SocketAddr) -> Result<Command> {
+    let program = std::env::var_os("TEST_OPA")
+        .context("TEST_OPA is not set: `cargo xtask test` builds OPA and sets it")?;
+    let mut command = Command::new(program);
+    command.args(["run", "--server", "--disable-telemetry", "--log-level=error"]);
+    command.arg("--addr").arg(address.to_string()).arg(dir.join("policy.rego"));
+    Ok(command)
+}
+
+/// `ca.pem`, and a certificate of it for 127.0.0.1, `server.pem` and `server.key`.
+pub fn write_certificates(dir: &Path) -> Result<()> {
+    let mut authority = CertificateParams::new(vec![])?;
+    authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    authority.distinguished_name.push(DnType::CommonName, "authority of the tests");
+    let authority = CertifiedIssuer::self_signed(authority, KeyPair::generate()?)?;
+    let key = KeyPair::generate()?;
+    let server = CertificateParams::new(vec!["127.0.0.1".to_owned()])?;
+    let server = server.signed_by(&key, &authority)?;
+    fs::write(dir.join("ca.pem"), authority.pem())?;
+    fs::write(dir.join("server.pem"), server.pem())?;
+    Ok(fs::write(dir.join("server.key"), key.serialize_pem())?)
+}
+
 /// The value of a series of `/metrics`, by its text up to the blank.
 pub fn metric_at(address: SocketAddr, series: &str) -> Result<f64> {
     let text = get(address, "/metrics")?.text();
@@ -167,16 +191,32 @@ impl Server {
         })
     }
 
-    /// With `policy.rego` of its directory.
-    pub fn opa(dir: &Path) -> Result<Self> {
-        Self::start("opa", dir, |dir, address| {
-            let program = std::env::var_os("TEST_OPA")
-                .context("TEST_OPA is not set: `cargo xtask test` builds OPA and sets it")?;
-            let mut command = Command::new(program);
-            command.args(["run", "--server", "--disable-telemetry", "--log-level=error"]);
-            command.arg("--addr").arg(address.to_string()).arg(dir.join("policy.rego"));
+    /// The same, over TLS only, with the certificate of [`write_certificates`].
+    pub fn redis_over_tls(dir: &Path) -> Result<Self> {
+        Self::start("redis", dir, |dir, address| {
+            let mut command = Command::new("redis-server");
+            command.args(["--bind", "127.0.0.1", "--port", "0"]);
+            command.args(["--tls-port", &address.port().to_string(), "--tls-auth-clients", "no"]);
+            command.args(["--tls-cert-file", "server.pem", "--tls-key-file", "server.key"]);
+            command.args(["--tls-ca-cert-file", "ca.pem", "--requirepass", "hidden"]);
+            command.args(["--save", "", "--appendonly", "no"]).current_dir(dir);
             Ok(command)
         })
+    }
+
+    /// With `policy.rego` of its directory, over TLS.
+    pub fn opa_over_tls(dir: &Path) -> Result<Self> {
+        Self::start("opa", dir, |dir, address| {
+            let mut command = opa(dir, address)?;
+            command.arg("--tls-cert-file").arg(dir.join("server.pem"));
+            command.arg("--tls-private-key-file").arg(dir.join("server.key"));
+            Ok(command)
+        })
+    }
+
+    /// With `policy.rego` of its directory.
+    pub fn opa(dir: &Path) -> Result<Self> {
+        Self::start("opa", dir, opa)
     }
 
     /// That answers 200, and 500 to `/broken`.

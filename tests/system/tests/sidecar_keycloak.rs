@@ -60,6 +60,23 @@ fn tokens_of_keycloak_are_verified_through_a_change_of_keys() -> Result<()> {
     let (status, decision) = decide(&sidecar, &keycloak.user_token(ORDERS)?)?;
     ensure!(status == 200, "the user {USER}: {decision}");
 
+    // The realm says itself where its keys are, to whoever knows its name only.
+    let place = dir.join("discovery");
+    std::fs::create_dir_all(&place)?;
+    let issuer = format!("{url}/realms/{REALM}");
+    let variables = [
+        ("STOA_JWT_ISSUER", issuer.as_str()),
+        ("STOA_JWT_AUDIENCE", "orders"),
+        ("STOA_DECISION_FORMAT", "JsonBody"),
+    ];
+    let discovering = Sidecar::start(&place, "", &variables)?;
+    let (status, decision) = decide(&discovering, &old)?;
+    ensure!(status == 200, "by discovery: {decision}");
+    for forged in forgeries(&old)? {
+        assert_refused(&discovering, &forged, "a forged token, by discovery")?;
+    }
+    discovering.stop()?;
+
     for forged in forgeries(&old)? {
         assert_refused(&sidecar, &forged, "a forged token")?;
     }

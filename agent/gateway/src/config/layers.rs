@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, path::Path};
 
 use super::{
     ConfigError, names,
-    settings::{Kind, SETTINGS},
+    settings::{self, Kind},
 };
 use crate::catalog::document::SECTIONS;
 
@@ -27,7 +27,7 @@ pub fn read_variables(
 ) -> Result<Layer, ConfigError> {
     let given: BTreeMap<String, String> = variables.into_iter().collect();
     let mut layer = Layer::new();
-    for setting in SETTINGS {
+    for setting in settings::all() {
         for name in setting.variables {
             let Some(value) = given.get(*name) else { continue };
             if value.is_empty() || is_service_link(name, value) {
@@ -49,8 +49,8 @@ pub fn read_variables(
         {
             return Err(ConfigError::UnknownVariable {
                 name: name.clone(),
-                hint: closest(name, SETTINGS.iter().flat_map(|s| s.variables).copied()),
-                valid: SETTINGS.iter().filter_map(|s| s.variables.first()).copied().collect(),
+                hint: closest(name, settings::all().flat_map(|s| s.variables).copied()),
+                valid: settings::all().filter_map(|s| s.variables.first()).copied().collect(),
             });
         }
     }
@@ -114,8 +114,7 @@ pub fn read_file(path: &Path, text: &str) -> Result<Layer, ConfigError> {
             {
                 continue;
             }
-            let keys: Vec<String> = SETTINGS
-                .iter()
+            let keys: Vec<String> = settings::all()
                 .filter(|s| s.key != "config")
                 .map(|s| s.key.replace('-', "_"))
                 .collect();
@@ -137,7 +136,7 @@ fn flatten((key, value): (String, serde_json::Value)) -> Vec<(String, serde_json
     let section = format!("{}--", key.replace('_', "-"));
     match value {
         serde_json::Value::Object(members)
-            if SETTINGS.iter().any(|setting| setting.key.starts_with(&section)) =>
+            if settings::all().any(|setting| setting.key.starts_with(&section)) =>
         {
             members.into_iter().map(|(name, value)| (format!("{key}__{name}"), value)).collect()
         }

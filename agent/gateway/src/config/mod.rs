@@ -25,7 +25,7 @@ use layers::{Given, Layer};
 use parse::{parse_bool, parse_log_level, parse_number, parse_path, parse_sources, parse_tenant};
 use policy::PolicySettings;
 use proxy::ProxySettings;
-use settings::{Kind, SETTINGS};
+use settings::Kind;
 use shadow::ShadowSettings;
 use sidecar::SidecarSettings;
 use stoa_policy::sources::Sources;
@@ -180,7 +180,7 @@ pub fn command() -> Command {
              Kubernetes sets for a service called stoa-gateway, are not configuration.",
         )
         .max_term_width(100);
-    for setting in SETTINGS {
+    for setting in settings::all() {
         let help = match setting.variables.first() {
             Some(variable) => format!("{} [{variable}]", setting.help),
             None => setting.help.to_owned(),
@@ -208,7 +208,7 @@ pub fn command() -> Command {
 fn read_flags(arguments: impl IntoIterator<Item = OsString>) -> Result<Layer, ConfigError> {
     let matches = command().try_get_matches_from(arguments)?;
     let mut layer = Layer::new();
-    for setting in SETTINGS {
+    for setting in settings::all() {
         if let Some(values) = matches.get_many::<String>(setting.key) {
             let origin = format!("--{}", setting.key);
             layer.insert(setting.key, Given { values: values.cloned().collect(), origin });
@@ -229,7 +229,7 @@ impl Values {
     }
 
     fn given(&self, key: &str) -> Option<&Given> {
-        debug_assert!(SETTINGS.iter().any(|s| s.key == key), "no such setting: {key}");
+        debug_assert!(settings::all().any(|s| s.key == key), "no such setting: {key}");
         self.layers.iter().find_map(|layer| layer.get(key))
     }
 
@@ -301,7 +301,7 @@ impl Values {
             policy: PolicySettings::read(&self, mode)?,
             // Its documented default is true, so only who says so expects it.
             without_effect: match self.read("metering-enabled", parse_bool)? {
-                Some(true) => vec!["metering".to_owned()],
+                Some(true) => vec!["metering, which goes to Kafka".to_owned()],
                 _ => Vec::new(),
             },
             redirect: self.read_redirect(host)?,

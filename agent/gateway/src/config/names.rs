@@ -1,6 +1,6 @@
 //! The names that settings are given by, and those of settings that this build does not have.
 
-use super::settings::{SETTINGS, Setting};
+use super::settings::{self, Setting};
 
 /// Variables (and, in lower case, file keys) of modes and parts that this build does not have.
 /// One configuration serves every mode, so they are known here and without effect.
@@ -30,10 +30,10 @@ MCP_DISCOVERY_CACHE_TTL_SECS MCP_SESSION_TTL_MINUTES MEMORY_LIMIT_MB MTLS__HEADE
 MTLS__HEADER_NOT_BEFORE MTLS__REQUIRED_ROUTES MTLS__REQUIRE_BINDING NATIVE_TOOLS_ENABLED
 OTEL_ENABLED OTEL_ENDPOINT OTEL_SAMPLE_RATE PLUGIN_SDK_ENABLED PROMPT_CACHE_MAX_ENTRIES
 PROMPT_CACHE_TTL_SECS PROMPT_CACHE_WATCH_DIR PROMPT_GUARD_ACTION PROMPT_GUARD_ENABLED
-PROXY_METRICS_ENABLED PROXY_TRACING_ENABLED QUOTA_SYNC_INTERVAL_SECS RAG_INJECTOR_ENABLED
+PROXY_METRICS_ENABLED PROXY_TRACING_ENABLED RAG_INJECTOR_ENABLED
 RAG_MAX_CHUNKS RAG_MAX_CONTEXT_LENGTH RAG_SOURCE_TIMEOUT_MS ROUTE_RELOAD_ENABLED
-ROUTE_RELOAD_INTERVAL_SECS SENDER_CONSTRAINT__DPOP_REQUIRED SENDER_CONSTRAINT__ENABLED
-SENDER_CONSTRAINT__MTLS_REQUIRED SESSION_TIMEOUT SESSION_TIMEOUT_SECS SHADOW_GITLAB_PROJECT
+ROUTE_RELOAD_INTERVAL_SECS SENDER_CONSTRAINT__DPOP_REQUIRED
+SENDER_CONSTRAINT__ENABLED SENDER_CONSTRAINT__MTLS_REQUIRED SESSION_TIMEOUT SESSION_TIMEOUT_SECS SHADOW_GITLAB_PROJECT
 SHADOW_MIN_SAMPLES SKILL_CACHE_TTL_SECS SKILL_CONTEXT_ENABLED SKILL_CONTEXT_HEADER
 SKILL_CONTEXT_MAX_BYTES SNAPSHOT_BODY_MAX_BYTES SNAPSHOT_ENABLED SNAPSHOT_EXTRA_PII_PATTERNS
 SNAPSHOT_MAX_AGE_SECS SNAPSHOT_MAX_COUNT SOAP_BRIDGE_ENABLED SOAP_PROXY_ENABLED SSE_KEEPALIVE
@@ -47,8 +47,7 @@ WS_PROXY_ENABLED WS_PROXY_RATE_LIMIT_BURST WS_PROXY_RATE_LIMIT_PER_SECOND ZOMBIE
 /// The setting that a file key or a variable names.
 pub fn by_key(key: &str) -> Option<&'static Setting> {
     let dashed = key.replace('_', "-");
-    SETTINGS
-        .iter()
+    settings::all()
         .find(|s| s.key == dashed)
         .or_else(|| by_variable(&format!("STOA_{}", key.to_uppercase())))
 }
@@ -66,7 +65,7 @@ pub fn other_flags(key: &str) -> impl Iterator<Item = &'static str> {
 }
 
 pub fn by_variable(name: &str) -> Option<&'static Setting> {
-    SETTINGS.iter().find(|s| s.variables.contains(&name))
+    settings::all().find(|s| s.variables.contains(&name))
 }
 
 /// `name` is without its `STOA_`.

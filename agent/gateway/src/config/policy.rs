@@ -26,13 +26,13 @@ use stoa_policy::{
 
 use super::{
     ConfigError, ModeName, Values,
-    parse::{parse_bool, parse_number, parse_on_loss},
+    parse::{parse_bool, parse_number, parse_on_loss, parse_path},
 };
 use crate::{
     catalog::BuildEngine,
     enforcement::{
         Enforcement, EnforcementSettings, OpaSettings, documents::ReadDocuments,
-        redis::RedisOptions,
+        quota_store::WRITE_EVERY, redis::RedisOptions,
     },
 };
 
@@ -99,7 +99,13 @@ impl PolicySettings {
     /// The sets of the file, and the default one where the file has none.
     fn complete(&self, policies: &Policies) -> Policies {
         let mut policies = policies.clone();
-        let Some(set) = &self.default_set else { return policies };
+        if let Some(set) = &self.default_set {
+            self.add_default(&mut policies, set);
+        }
+        policies
+    }
+
+    fn add_default(&self, policies: &mut Policies, set: &PolicySetConfig) {
         if policies.contains_key(DEFAULT) && self.is_asked_for {
             tracing::warn!(
                 "policies.default of the file stands in place of the policies that variables, \
@@ -107,7 +113,6 @@ impl PolicySettings {
             );
         }
         policies.entry(DEFAULT.to_owned()).or_insert_with(|| set.clone());
-        policies
     }
 
     /// The plans of the file, and of the settings, which win.
@@ -157,6 +162,10 @@ fn read_enforcement(values: &Values) -> Result<EnforcementSettings, ConfigError>
     Ok(EnforcementSettings {
         redis: values.read("redis-url", text)?.map(|url| (url, options)),
         opa: values.read("opa-endpoint", text)?.map(|endpoint| OpaSettings { endpoint, timeout }),
+        ca_file: values.read("ca-file", parse_path)?,
+        write_quotas_every: values
+            .read("quota-sync-interval-secs", |t| parse_number(t, 1, 86_400))?
+            .map_or(WRITE_EVERY, Duration::from_secs),
     })
 }
 
@@ -283,7 +292,8 @@ fn read_jwt(values: &Values) -> Result<Option<JwtConfig>, ConfigError> {
         internal_url,
         client,
     });
-    if keycloak.is_none() && secret.is_none() {
+    // An issuer alone says itself where its keys are.
+    if keycloak.is_none() && secret.is_none() && issuer.is_none() {
         return Ok(None);
     }
     Ok(Some(JwtConfig {

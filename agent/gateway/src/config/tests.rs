@@ -132,7 +132,7 @@ fn what_is_missing_is_named() {
 #[test]
 fn help_names_every_setting_and_its_variable() {
     let help = command().render_long_help().to_string();
-    for setting in SETTINGS {
+    for setting in settings::all() {
         assert!(help.contains(&format!("--{}", setting.key)), "{}", setting.key);
         assert!(help.contains(setting.variables[0]), "{}", setting.key);
     }
@@ -230,7 +230,7 @@ fn the_command_lines_of_the_documents_are_read() {
     let config = load_with(&sidecar, &[("STOA_KAFKA_ENABLED", "true")]).unwrap();
     let Mode::Sidecar(settings) = &config.mode else { panic!("{:?}", config.mode) };
     assert_eq!(settings.upstream_type, sidecar::UpstreamType::Kong);
-    assert_eq!(config.without_effect, ["STOA_KAFKA_ENABLED", "metering"]);
+    assert_eq!(config.without_effect, ["STOA_KAFKA_ENABLED", "metering, which goes to Kafka"]);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! A small HTTP client for what is not traffic: issuers' keys and other services that policies ask.
 //! Connections are pooled; every answer is bounded in size and time; redirects are not followed.
 
-use std::{io, path::Path, sync::Arc, time::Duration};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Response, Uri};
@@ -11,18 +11,10 @@ use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
     rt::{TokioExecutor, TokioTimer},
 };
-use rustls::{
-    ClientConfig, RootCertStore,
-    crypto::aws_lc_rs,
-    pki_types::{CertificateDer, pem::PemObject},
-};
+use rustls::ClientConfig;
 
 #[derive(Debug, thiserror::Error)]
 pub enum HttpClientError {
-    #[error("cannot read the certificates in {file}: {reason}; give a PEM file of authorities")]
-    Authorities { file: String, reason: String },
-    #[error("cannot set up TLS: {0}")]
-    Tls(#[from] rustls::Error),
     #[error("cannot connect: {0}; is the address right, and the service up?")]
     Connect(String),
     #[error("the exchange failed: {0}")]
@@ -44,22 +36,7 @@ pub struct HttpClient {
 }
 
 impl HttpClient {
-    /// Trusts the system's authorities, and those of the PEM file.
-    pub fn new(authorities: Option<&Path>) -> Result<Self, HttpClientError> {
-        let mut roots = RootCertStore::empty();
-        let native = rustls_native_certs::load_native_certs();
-        for error in &native.errors {
-            tracing::warn!(%error, "an authority of the system could not be read");
-        }
-        roots.add_parsable_certificates(native.certs);
-        if let Some(file) = authorities {
-            add_authorities(&mut roots, file)?;
-        }
-        let provider = Arc::new(aws_lc_rs::default_provider());
-        let tls = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
+    pub fn new(tls: ClientConfig) -> Self {
         let mut connector = HttpConnector::new();
         connector.enforce_http(false);
         connector.set_connect_timeout(Some(CONNECT_WITHIN));
@@ -74,7 +51,7 @@ impl HttpClient {
             .pool_max_idle_per_host(IDLE_CONNECTIONS)
             .pool_idle_timeout(IDLE_FOR)
             .build(connector);
-        Ok(Self { client })
+        Self { client }
     }
 
     /// The whole answer, whatever its status, of at most `most` bytes.
@@ -132,21 +109,4 @@ fn causes(error: &dyn std::error::Error) -> String {
         below = cause.source();
     }
     text
-}
-
-fn add_authorities(roots: &mut RootCertStore, file: &Path) -> Result<(), HttpClientError> {
-    let wrong =
-        |reason: String| HttpClientError::Authorities { file: file.display().to_string(), reason };
-    let certificates =
-        CertificateDer::pem_file_iter(file).map_err(|error| wrong(error.to_string()))?;
-    let mut count = 0;
-    for certificate in certificates {
-        let certificate = certificate.map_err(|error| wrong(error.to_string()))?;
-        roots.add(certificate).map_err(|error| wrong(error.to_string()))?;
-        count += 1;
-    }
-    if count == 0 {
-        return Err(wrong(io::Error::from(io::ErrorKind::NotFound).to_string()));
-    }
-    Ok(())
 }

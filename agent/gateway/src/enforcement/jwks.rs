@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use http::{StatusCode, Uri};
-use stoa_policy::outside::{Delivery, KeyFetcher};
+use serde::Deserialize;
+use stoa_policy::outside::{Delivery, KeyFetcher, KeysAt};
 use tokio::runtime::Handle;
 
 use super::http_client::HttpClient;
@@ -27,12 +28,12 @@ impl JwksFetcher {
 }
 
 impl KeyFetcher for JwksFetcher {
-    fn start(&self, url: &str, delivery: Delivery) {
+    fn start(&self, at: &KeysAt, delivery: Delivery) {
         let client = self.client.clone();
-        let url = url.to_owned();
+        let (at, url) = (at.clone(), at.url());
         // A runtime that shuts down drops the task and with it the delivery, which then says so.
         self.runtime.spawn(async move {
-            let answer = fetch(&client, &url).await;
+            let answer = fetch_keys(&client, &at).await;
             match &answer {
                 Ok(body) => tracing::debug!(url, bytes = body.len(), "fetched an issuer's keys"),
                 Err(reason) => tracing::warn!(url, reason, "an issuer's keys could not be fetched"),
@@ -40,6 +41,38 @@ impl KeyFetcher for JwksFetcher {
             delivery.deliver(answer.as_deref().map_err(Clone::clone));
         });
     }
+}
+
+/// Where an issuer's keys are, of what it says of itself (OpenID Connect Discovery 1.0, section 3).
+#[derive(Deserialize)]
+struct Metadata {
+    issuer: String,
+    jwks_uri: String,
+}
+
+async fn fetch_keys(client: &HttpClient, at: &KeysAt) -> Result<bytes::Bytes, String> {
+    let issuer = match at {
+        KeysAt::Url(url) => return fetch(client, url).await,
+        KeysAt::Issuer(issuer) => issuer,
+    };
+    let url = at.url();
+    let answer = fetch(client, &url).await?;
+    let metadata: Metadata = serde_json::from_slice(&answer)
+        .map_err(|error| format!("{url} does not say where the keys are: {error}"))?;
+    // Section 4.3: letter by letter, or anybody could stand in for the issuer.
+    if metadata.issuer != *issuer {
+        return Err(format!(
+            "{url} is of the issuer `{}`, not of `{issuer}`: write the `iss` of your tokens, \
+             letter by letter",
+            metadata.issuer.escape_debug()
+        ));
+    }
+    if issuer.starts_with("https://") && !metadata.jwks_uri.starts_with("https://") {
+        return Err(format!(
+            "{url} names keys that are not behind https, which anybody could forge"
+        ));
+    }
+    fetch(client, &metadata.jwks_uri).await
 }
 
 async fn fetch(client: &HttpClient, url: &str) -> Result<bytes::Bytes, String> {

@@ -18,6 +18,7 @@ use tokio::{net::TcpListener, sync::watch};
 use tokio_rustls::TlsAcceptor;
 
 use super::*;
+use crate::enforcement::authorities::Authorities;
 
 /// What the policy crate's tests verify tokens with; made by PyJWT.
 const RECORDED: &str = include_str!("../../../policy/tests/data/tokens.json");
@@ -35,6 +36,19 @@ async fn issuer(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Inf
     };
     Ok(match request.uri().path() {
         "/jwks" => answer(200, recorded()["jwks"].to_string()),
+        path if path.ends_with("/.well-known/openid-configuration") => {
+            let host = request.headers()[header::HOST].to_str().unwrap();
+            let here = format!("http://{host}");
+            let (issuer, keys) = match path.split('/').nth(1) {
+                Some("liar") => ("https://issuer.example".to_owned(), format!("{here}/jwks")),
+                Some("lost") => (format!("{here}/lost"), format!("{here}/none")),
+                _ => (format!("{here}/realm"), format!("{here}/jwks")),
+            };
+            let metadata = serde_json::json!({
+                "issuer": issuer, "jwks_uri": keys, "response_types_supported": ["code"],
+            });
+            answer(200, metadata.to_string())
+        }
         "/moved" => {
             let mut response = answer(302, String::new());
             response.headers_mut().insert(header::LOCATION, HeaderValue::from_static("/jwks"));
@@ -88,6 +102,10 @@ fn acceptor() -> (TlsAcceptor, tempfile::NamedTempFile) {
     (TlsAcceptor::from(Arc::new(config)), authority)
 }
 
+fn client(authority: Option<&Path>) -> HttpClient {
+    HttpClient::new(Authorities::load(authority).unwrap().client_config().unwrap())
+}
+
 async fn try_fetch(client: &HttpClient, url: String) -> Result<usize, String> {
     fetch(client, &url).await.map(|body| body.len())
 }
@@ -96,9 +114,9 @@ async fn try_fetch(client: &HttpClient, url: String) -> Result<usize, String> {
 async fn keys_come_over_verified_tls_only() {
     let (tls, authority) = acceptor();
     let url = serve(Some(tls)).await;
-    let trusting = HttpClient::new(Some(authority.path())).unwrap();
+    let trusting = client(Some(authority.path()));
     assert!(try_fetch(&trusting, format!("{url}/jwks")).await.is_ok());
-    let strict = HttpClient::new(None).unwrap();
+    let strict = client(None);
     let reason = try_fetch(&strict, format!("{url}/jwks")).await.unwrap_err();
     assert!(reason.contains("certificate"), "{reason}");
     // The certificate names localhost, not the address.
@@ -109,7 +127,7 @@ async fn keys_come_over_verified_tls_only() {
 #[tokio::test]
 async fn what_is_no_key_set_is_told_apart() {
     let url = serve(None).await;
-    let client = HttpClient::new(None).unwrap();
+    let client = client(None);
     for (path, expected) in [("/moved", "redirects"), ("/none", "404"), ("/long", "longer than")] {
         let reason = try_fetch(&client, format!("{url}{path}")).await.unwrap_err();
         assert!(reason.contains(expected), "{reason}");
@@ -124,11 +142,20 @@ async fn what_is_no_key_set_is_told_apart() {
 }
 
 #[tokio::test]
-async fn authorities_that_cannot_be_read_are_named() {
-    let empty = tempfile::NamedTempFile::new().unwrap();
-    for file in [empty.path(), Path::new("/nowhere/ca.pem")] {
-        let error = HttpClient::new(Some(file)).unwrap_err().to_string();
-        assert!(error.contains(&file.display().to_string()), "{error}");
+async fn an_issuer_says_itself_where_its_keys_are() {
+    let url = serve(None).await;
+    let client = client(None);
+    let ask =
+        async |issuer: &str| fetch_keys(&client, &KeysAt::Issuer(format!("{url}/{issuer}"))).await;
+    let direct = fetch(&client, &format!("{url}/jwks")).await.unwrap();
+    assert_eq!(ask("realm").await.unwrap(), direct);
+    for (issuer, expected) in [
+        ("liar", "of the issuer `https://issuer.example`"),
+        ("lost", "404"),
+        ("realm/", "letter by letter"),
+    ] {
+        let reason = ask(issuer).await.unwrap_err();
+        assert!(reason.contains(expected), "{issuer}: {reason}");
     }
 }
 
@@ -146,7 +173,7 @@ fn an_engine_verifies_with_fetched_keys() {
     let url =
         worker.block_on(async { addressed.wait_for(|url| !url.is_empty()).await.unwrap().clone() });
 
-    let client = HttpClient::new(None).unwrap();
+    let client = client(None);
     let fetcher = JwksFetcher::new(client, handle);
     let outside = Outside { keys: Arc::new(KeyRing::new(Arc::new(fetcher))), ..Outside::default() };
     let policies = serde_json::json!({"default": {"identity": {"methods": [{"jwt": {

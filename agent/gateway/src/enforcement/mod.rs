@@ -1,6 +1,7 @@
 //! What the policy engine needs from outside, with IO: issuers' keys, documents,
 //! counters that nodes share (Redis) or that survive a restart (redb), a real OPA.
 
+pub mod authorities;
 pub mod documents;
 pub mod http_client;
 pub mod jwks;
@@ -8,7 +9,11 @@ pub mod opa;
 pub mod quota_store;
 pub mod redis;
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use serde_json::{Value, json};
 use stoa_policy::{
@@ -20,7 +25,8 @@ use stoa_policy::{
 use tokio::runtime::Handle;
 
 use self::{
-    http_client::{HttpClient, HttpClientError},
+    authorities::{Authorities, AuthoritiesError},
+    http_client::HttpClient,
     jwks::JwksFetcher,
     opa::{OpaClient, OpaEndpointError},
     quota_store::{QuotaKeeper, QuotaStoreError},
@@ -30,7 +36,7 @@ use self::{
 #[derive(Debug, thiserror::Error)]
 pub enum EnforcementError {
     #[error("{0}")]
-    HttpClient(#[from] HttpClientError),
+    Authorities(#[from] AuthoritiesError),
     #[error("{0}")]
     Redis(#[from] RedisUrlError),
     #[error("{0}")]
@@ -38,16 +44,20 @@ pub enum EnforcementError {
 }
 
 /// What to connect to. `None`: there is none.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct EnforcementSettings {
     /// Its URL, which may hold a password.
     pub redis: Option<(String, RedisOptions)>,
     pub opa: Option<OpaSettings>,
+    /// PEM, of authorities to believe beside the system's.
+    pub ca_file: Option<PathBuf>,
+    /// How long quota counts may be in memory only.
+    pub write_quotas_every: Duration,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OpaSettings {
-    /// `http://HOST:PORT`
+    /// `http://HOST:PORT` or `https://HOST:PORT`
     pub endpoint: String,
     /// For one answer.
     pub timeout: Duration,
@@ -81,14 +91,18 @@ impl Enforcement {
         state_dir: &Path,
         control: &Handle,
     ) -> Result<Arc<Self>, EnforcementError> {
-        let client = HttpClient::new(None)?;
+        let authorities = Authorities::load(settings.ca_file.as_deref())?;
+        let client = HttpClient::new(authorities.client_config()?);
         let redis = match &settings.redis {
-            Some((url, options)) => Some(Arc::new(SharedInRedis::start(url, *options, control)?)),
+            Some((url, options)) => {
+                Some(Arc::new(SharedInRedis::start(url, *options, &authorities, control)?))
+            }
             None => None,
         };
         let opa = match &settings.opa {
             Some(OpaSettings { endpoint, timeout }) => {
-                Some(Arc::new(OpaClient::new(endpoint, *timeout)?))
+                let tls = authorities.client_config()?;
+                Some(Arc::new(OpaClient::new(endpoint, *timeout, tls)?))
             }
             None => None,
         };
@@ -98,7 +112,8 @@ impl Enforcement {
             opa: opa.clone().map(|opa| opa as Arc<dyn RemoteOpa>),
             ..Outside::default()
         };
-        let quotas = QuotaKeeper::new(state_dir, Arc::clone(&outside.quotas));
+        let quotas =
+            QuotaKeeper::new(state_dir, Arc::clone(&outside.quotas), settings.write_quotas_every);
         Ok(Arc::new(Self { outside, redis, opa, quotas }))
     }
 

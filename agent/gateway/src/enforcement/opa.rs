@@ -3,7 +3,7 @@
 use std::{
     fmt,
     sync::{
-        Mutex, PoisonError,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
@@ -14,12 +14,18 @@ use http::{Request, StatusCode, Uri, header};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
+use rustls::{ClientConfig, pki_types::ServerName};
 use serde_json::Value;
 use stoa_policy::{
     counters::Waiting,
     rego::{OpaUnavailable, RemoteOpa},
 };
-use tokio::{net::TcpStream, time};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+    time,
+};
+use tokio_rustls::TlsConnector;
 
 /// Connections kept for the next request.
 const MOST_IDLE: usize = 64;
@@ -27,7 +33,8 @@ const LONGEST_ANSWER: usize = 1 << 20;
 
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "--opa-endpoint `{0}` is no address of an OPA. Give http://HOST:PORT, such as http://127.0.0.1:8181"
+    "--opa-endpoint `{0}` is no address of an OPA. Give http://HOST:PORT or https://HOST:PORT, \
+     such as http://127.0.0.1:8181"
 )]
 pub struct OpaEndpointError(String);
 
@@ -38,6 +45,8 @@ pub struct OpaClient {
     /// What stands before `/v1/data`.
     prefix: String,
     timeout: Duration,
+    /// With the name that its certificate must have.
+    tls: Option<(TlsConnector, ServerName<'static>)>,
     idle: Mutex<Vec<SendRequest<Full<Bytes>>>>,
     is_failing: AtomicBool,
     failures: AtomicU64,
@@ -66,18 +75,44 @@ impl fmt::Debug for OpaClient {
 }
 
 impl OpaClient {
-    pub fn new(endpoint: &str, timeout: Duration) -> Result<Self, OpaEndpointError> {
-        let refused = || OpaEndpointError(endpoint.to_owned());
+    /// `tls` is for `https`.
+    pub fn new(
+        endpoint: &str,
+        timeout: Duration,
+        tls: ClientConfig,
+    ) -> Result<Self, OpaEndpointError> {
+        // A password is not shown.
+        let refused = || {
+            let shown = endpoint.rsplit_once('@').map_or(endpoint, |(_, host)| host);
+            OpaEndpointError(shown.to_owned())
+        };
         let uri: Uri = endpoint.parse().map_err(|_| refused())?;
-        if uri.scheme_str() != Some("http") || uri.query().is_some() {
+        let is_tls = match uri.scheme_str() {
+            Some("http") => false,
+            Some("https") => true,
+            _ => return Err(refused()),
+        };
+        // OPA asks for none.
+        let has_user = uri.authority().is_some_and(|authority| authority.as_str().contains('@'));
+        if uri.query().is_some() || has_user {
             return Err(refused());
         }
         let host = uri.host().ok_or_else(refused)?;
+        let tls = match is_tls {
+            false => None,
+            true => {
+                let name = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+                let name = ServerName::try_from(name).map_err(|_| refused())?;
+                Some((TlsConnector::from(Arc::new(tls)), name))
+            }
+        };
+        let default_port = if is_tls { 443 } else { 80 };
         let prefix = uri.path().trim_end_matches('/');
         Ok(Self {
-            authority: format!("{host}:{}", uri.port_u16().unwrap_or(80)),
+            authority: format!("{host}:{}", uri.port_u16().unwrap_or(default_port)),
             prefix: prefix.strip_suffix("/v1/data").unwrap_or(prefix).to_owned(),
             timeout,
+            tls,
             idle: Mutex::default(),
             is_failing: AtomicBool::new(false),
             failures: AtomicU64::new(0),
@@ -107,9 +142,12 @@ impl OpaClient {
         }
         let stream = TcpStream::connect(&self.authority).await?;
         stream.set_nodelay(true)?;
-        let (sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-        // Its errors come out at the sender.
-        tokio::spawn(connection);
+        let sender = match &self.tls {
+            None => begin(stream).await?,
+            Some((connector, name)) => {
+                begin(connector.connect(name.clone(), stream).await?).await?
+            }
+        };
         self.exchange(sender, path, body).await
     }
 
@@ -148,6 +186,16 @@ impl OpaClient {
             idle.push(sender);
         }
     }
+}
+
+async fn begin<S>(stream: S) -> Result<SendRequest<Full<Bytes>>, hyper::Error>
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let (sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+    // Its errors come out at the sender.
+    tokio::spawn(connection);
+    Ok(sender)
 }
 
 /// `data.stoa.authz.allow` -> `/v1/data/stoa/authz/allow`.

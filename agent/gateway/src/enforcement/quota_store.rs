@@ -26,8 +26,8 @@ use crate::store::{StoreError, make_private_directory};
 /// Set, tenant, subject -> the words of the day and of the month.
 const QUOTAS: TableDefinition<'_, (&str, &str, &str), (u64, u64)> = TableDefinition::new("quotas");
 
-/// What a `kill -9` may forget.
-const WRITE_EVERY: Duration = Duration::from_millis(900);
+/// What a `kill -9` may forget, unless the settings say otherwise.
+pub const WRITE_EVERY: Duration = Duration::from_millis(900);
 
 #[derive(Debug, thiserror::Error)]
 pub enum QuotaStoreError {
@@ -140,11 +140,12 @@ struct Health {
     failures: AtomicU64,
 }
 
-/// Writes what changed about once a second, and once more when `stop` says so. For a thread that
+/// Writes what changed so often, and once more when `stop` says so. For a thread that
 /// may wait for a disk.
 async fn keep(
     store: QuotaStore,
     book: Arc<QuotaBook>,
+    every: Duration,
     mut stop: watch::Receiver<bool>,
     health: Arc<Health>,
 ) {
@@ -153,7 +154,7 @@ async fn keep(
         // An error is a sender that is gone: stopping too.
         let is_last = tokio::select! {
             stopped = stop.wait_for(|stop| *stop) => { let _ = stopped; true }
-            () = time::sleep(WRITE_EVERY) => false,
+            () = time::sleep(every) => false,
         };
         match store.save(&book, &mut written) {
             Ok(has_written) => {
@@ -182,6 +183,7 @@ async fn keep(
 pub struct QuotaKeeper {
     directory: PathBuf,
     book: Arc<QuotaBook>,
+    every: Duration,
     health: Arc<Health>,
     running: Mutex<Option<Running>>,
 }
@@ -193,10 +195,12 @@ struct Running {
 }
 
 impl QuotaKeeper {
-    pub fn new(directory: &Path, book: Arc<QuotaBook>) -> Self {
+    /// `every` is what a `kill -9` may forget.
+    pub fn new(directory: &Path, book: Arc<QuotaBook>, every: Duration) -> Self {
         Self {
             directory: directory.to_owned(),
             book,
+            every,
             health: Arc::default(),
             running: Mutex::default(),
         }
@@ -220,12 +224,13 @@ impl QuotaKeeper {
         self.book.restore(records);
         let (stop, stopped) = watch::channel(false);
         let (book, health) = (Arc::clone(&self.book), Arc::clone(&self.health));
+        let every = self.every;
         // A thread of its own: a slow disk must hold up neither requests nor the health of the
         // agent.
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
         let thread = std::thread::Builder::new()
             .name("quotas".to_owned())
-            .spawn(move || runtime.block_on(keep(store, book, stopped, health)))?;
+            .spawn(move || runtime.block_on(keep(store, book, every, stopped, health)))?;
         *running = Some(Running { stop, thread });
         Ok(())
     }
@@ -308,7 +313,7 @@ mod tests {
     fn the_last_counts_are_written_when_it_stops() {
         let dir = tempfile::tempdir().unwrap();
         let place = dir.path().join("state");
-        let keeper = |book: &Arc<QuotaBook>| QuotaKeeper::new(&place, book.clone());
+        let keeper = |book: &Arc<QuotaBook>| QuotaKeeper::new(&place, book.clone(), WRITE_EVERY);
         let book = Arc::new(QuotaBook::new(64));
         let one = keeper(&book);
         assert_eq!(one.state(), "unused");

@@ -14,7 +14,8 @@ use std::{
 };
 
 use redis::{
-    Client, RedisError, Script, ScriptInvocation,
+    Client, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, RedisError, Script,
+    ScriptInvocation, TlsCertificates,
     aio::{ConnectionManager, ConnectionManagerConfig},
 };
 use stoa_policy::{
@@ -23,8 +24,11 @@ use stoa_policy::{
         Waiting,
     },
     gcra::Answer,
+    quota::QuotaName,
 };
 use tokio::{runtime::Handle, sync::Notify, time};
+
+use super::authorities::Authorities;
 
 /// How often a lost Redis is asked whether it is back.
 const PROBE_EVERY: Duration = Duration::from_millis(250);
@@ -33,7 +37,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 #[derive(Debug, thiserror::Error)]
 #[error(
     "--redis-url (STOA_REDIS_URL) is no address of a Redis: {0}. Give redis://HOST:PORT or \
-     redis://USER:PASSWORD@HOST:PORT/DB"
+     redis://USER:PASSWORD@HOST:PORT/DB; with rediss:// it is asked over TLS"
 )]
 pub struct RedisUrlError(RedisError);
 
@@ -94,9 +98,10 @@ impl SharedInRedis {
     pub fn start(
         url: &str,
         options: RedisOptions,
+        authorities: &Authorities,
         runtime: &Handle,
     ) -> Result<Self, RedisUrlError> {
-        let client = Client::open(url).map_err(RedisUrlError)?;
+        let client = connect_to(url, authorities).map_err(RedisUrlError)?;
         let config = ConnectionManagerConfig::new()
             .set_connection_timeout(Some(CONNECT_TIMEOUT))
             .set_response_timeout(Some(CONNECT_TIMEOUT))
@@ -153,6 +158,62 @@ impl SharedInRedis {
         }
         self.health.unanswered.fetch_add(1, Relaxed);
         Err(Unavailable)
+    }
+}
+
+/// Of a counter that is known by its name, for the admin API.
+fn named_key(name: &QuotaName, kind: &str, number: u64) -> String {
+    format!(
+        "stoa:{{{}}}:quota:{}:{}:{kind}:{number}",
+        Escaped(&name.tenant),
+        Escaped(&name.set),
+        name.subject
+    )
+}
+
+impl SharedInRedis {
+    /// What was used of each, in the day and the month of those numbers.
+    pub async fn used(
+        &self,
+        names: impl Iterator<Item = &QuotaName>,
+        (day, month): (u64, u64),
+    ) -> Result<Vec<(u64, u64)>, RedisError> {
+        let mut pipe = redis::pipe();
+        let mut count = 0;
+        for name in names {
+            pipe.get(named_key(name, "day", day)).get(named_key(name, "month", month));
+            count += 1;
+        }
+        if count == 0 {
+            return Ok(Vec::new());
+        }
+        let used: Vec<Option<u64>> = pipe.query_async(&mut self.connection.clone()).await?;
+        let (pairs, _) = used.as_chunks::<2>();
+        Ok(pairs.iter().map(|[day, month]| (day.unwrap_or(0), month.unwrap_or(0))).collect())
+    }
+
+    /// Sets it to nothing, for all nodes.
+    pub async fn forget(
+        &self,
+        name: &QuotaName,
+        (day, month): (u64, u64),
+    ) -> Result<(), RedisError> {
+        let mut pipe = redis::pipe();
+        pipe.del(named_key(name, "day", day)).ignore();
+        pipe.del(named_key(name, "month", month)).ignore();
+        pipe.query_async(&mut self.connection.clone()).await
+    }
+}
+
+/// What is to be connected to; nothing is yet.
+fn connect_to(url: &str, authorities: &Authorities) -> Result<Client, RedisError> {
+    let info: ConnectionInfo = url.into_connection_info()?;
+    match info.addr() {
+        ConnectionAddr::TcpTls { .. } => {
+            let root_cert = Some(authorities.pem().into_bytes());
+            Client::build_with_tls(info, TlsCertificates { client_tls: None, root_cert })
+        }
+        _ => Client::open(info),
     }
 }
 

@@ -171,6 +171,19 @@ impl Identities {
         Ok(Self { methods, required: config.required, forward, challenge, challenge_start: start })
     }
 
+    /// The method that takes client certificates, if there is one.
+    pub fn certificates(&self) -> Option<&Mtls> {
+        self.methods.iter().find_map(|method| match method {
+            Method::Mtls(mtls) => Some(mtls),
+            _ => None,
+        })
+    }
+
+    /// Nobody is let in without one.
+    pub fn requires_certificate(&self) -> bool {
+        self.required && self.methods.iter().all(|method| matches!(method, Method::Mtls(_)))
+    }
+
     pub async fn check(&self, request: &RequestContext<'_>, decision: &mut Decision) -> Verdict {
         self.forward.clear(request.headers, decision);
         let mut rejection: Option<Rejection> = None;
@@ -274,7 +287,9 @@ fn build_method(
             ApiKeys::build(keys, forward).map(Method::ApiKey).map_err(|r| r.below("api_key"))
         }
         MethodConfig { jwt: None, api_key: None, mtls: Some(mtls), trusted: None } => {
-            Mtls::build(mtls).map(Method::Mtls).map_err(|r| r.below("mtls"))
+            Mtls::build(mtls, Arc::clone(&outside.certificates))
+                .map(Method::Mtls)
+                .map_err(|r| r.below("mtls"))
         }
         MethodConfig { jwt: None, api_key: None, mtls: None, trusted: Some(trusted) } => {
             Trusted::build(trusted).map(Method::Trusted).map_err(|r| r.below("trusted"))

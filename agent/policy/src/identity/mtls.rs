@@ -1,6 +1,12 @@
 //! Client certificates: verified by our own TLS, or by a listed proxy in front of us.
 
-use std::{borrow::Cow, sync::Arc};
+use std::{
+    borrow::Cow,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+};
 
 use http::HeaderName;
 use serde::Deserialize;
@@ -136,6 +142,15 @@ pub struct Mtls {
     scopes: Vec<Arc<str>>,
     roles: Vec<Arc<str>>,
     headers: Option<CertificateHeaders>,
+    tally: Arc<CertificateTally>,
+}
+
+/// How requests to sets with `mtls` went, for the admin API. Outlives a reload.
+#[derive(Debug, Default)]
+pub struct CertificateTally {
+    pub validated: AtomicU64,
+    pub missing: AtomicU64,
+    pub invalid: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -151,7 +166,10 @@ struct CertificateHeaders {
 }
 
 impl Mtls {
-    pub(super) fn build(config: &MtlsConfig) -> Result<Self, Refusal> {
+    pub(super) fn build(
+        config: &MtlsConfig,
+        tally: Arc<CertificateTally>,
+    ) -> Result<Self, Refusal> {
         let mut issuers = Vec::new();
         for issuer in &config.allowed_issuers {
             issuers.push(DistinguishedName::parse(issuer).ok_or_else(|| {
@@ -173,7 +191,13 @@ impl Mtls {
             scopes: config.scopes.clone(),
             roles: config.roles.clone(),
             headers,
+            tally,
         })
+    }
+
+    /// Whether certificates are believed that a proxy in front has verified.
+    pub fn trusts_proxies(&self) -> bool {
+        self.headers.is_some()
     }
 
     pub(super) fn clear(&self, request: &RequestContext<'_>, decision: &mut Decision) {
@@ -189,6 +213,21 @@ impl Mtls {
     }
 
     pub(super) fn identify(
+        &self,
+        request: &RequestContext<'_>,
+        forward: &Forward,
+    ) -> Result<Option<Arc<Known>>, Rejection> {
+        let known = self.know(request, forward);
+        let counter = match &known {
+            Ok(Some(_)) => &self.tally.validated,
+            Ok(None) => &self.tally.missing,
+            Err(_) => &self.tally.invalid,
+        };
+        counter.fetch_add(1, Relaxed);
+        known
+    }
+
+    fn know(
         &self,
         request: &RequestContext<'_>,
         forward: &Forward,

@@ -5,7 +5,7 @@ use super::*;
 use crate::context::tests::request;
 
 fn build(config: Value) -> Mtls {
-    Mtls::build(&serde_json::from_value(config).unwrap()).unwrap()
+    Mtls::build(&serde_json::from_value(config).unwrap(), Arc::default()).unwrap()
 }
 
 fn certificate() -> ClientCertificate {
@@ -67,7 +67,7 @@ fn issuers_are_compared_as_names() {
         assert_eq!(code, "certificate_issuer", "{other}");
     }
     let config = serde_json::from_value(json!({"allowed_issuers": ["acme"]})).unwrap();
-    assert_eq!(Mtls::build(&config).unwrap_err().key, "allowed_issuers");
+    assert_eq!(Mtls::build(&config, Arc::default()).unwrap_err().key, "allowed_issuers");
 }
 
 #[test]
@@ -139,5 +139,5 @@ fn a_strangers_headers_are_worth_nothing_and_go_no_further() {
     twice.push(("x-ssl-client-s-dn", "CN=root,O=acme"));
     assert_eq!(ask_headers("10.1.1.1:1", &twice).0, Err("credentials_ambiguous"));
     let config = serde_json::from_value(json!({"from_headers": {"sources": []}})).unwrap();
-    assert_eq!(Mtls::build(&config).unwrap_err().key, "from_headers.sources");
+    assert_eq!(Mtls::build(&config, Arc::default()).unwrap_err().key, "from_headers.sources");
 }

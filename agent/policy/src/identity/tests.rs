@@ -224,7 +224,9 @@ fn what_cannot_work_is_refused_by_name() {
         refusal(json!({"methods": [{"jwt": config}]})).key
     };
     type Edit<'a> = &'a dyn Fn(&mut Value);
-    let cases: [(Edit<'_>, &str); 11] = [
+    let cases: [(Edit<'_>, &str); 13] = [
+        (&|c| *c = json!({"issuer": ["https://i", "https://j"], "audience": "a"}), "issuer"),
+        (&|c| *c = json!({"issuer": "i", "audience": "a"}), "issuer"),
         (&|c| c["issuer"] = json!([]), "issuer"),
         (&|c| c["audience"] = json!([]), "audience"),
         (&|c| c["any_audience"] = json!(true), "any_audience"),

@@ -96,6 +96,8 @@ fn a_month_outlasts_its_days() {
     assert_eq!(admitted(&quotas, "a", EVENING + 10 + 86_400, 5), 2, "1 March");
     let usage = book.usage(at(EVENING + 10 + 86_400));
     assert_eq!((usage[0].daily_count, usage[0].monthly_count), (2, 2));
+    let limits = QuotaLimits { requests_per_day: 2, requests_per_month: 3 };
+    assert_eq!(usage[0].limits, Some(limits));
     assert_eq!(usage[0].name.subject, "consumer:a");
 }
 

@@ -71,6 +71,11 @@ fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
 }
 
+fn start(url: &str, options: RedisOptions) -> Result<SharedInRedis, RedisUrlError> {
+    let authorities = Authorities::load(None).unwrap();
+    SharedInRedis::start(url, options, &authorities, &Handle::current())
+}
+
 async fn wait_until(shared: &SharedInRedis, is_answering: bool) {
     let wait = async {
         while shared.is_answering() != is_answering {
@@ -99,7 +104,7 @@ fn two_nodes_share_one_limit() {
     let server = Server::start();
     let runtime = runtime();
     runtime.block_on(async {
-        let node = || SharedInRedis::start(&server.url(), PATIENT, &Handle::current()).unwrap();
+        let node = || start(&server.url(), PATIENT).unwrap();
         let (one, two) = (node(), node());
         wait_until(&one, true).await;
         wait_until(&two, true).await;
@@ -126,7 +131,7 @@ fn two_nodes_share_one_quota() {
     let server = Server::start();
     let runtime = runtime();
     runtime.block_on(async {
-        let node = || SharedInRedis::start(&server.url(), PATIENT, &Handle::current()).unwrap();
+        let node = || start(&server.url(), PATIENT).unwrap();
         let (one, two) = (node(), node());
         wait_until(&one, true).await;
         wait_until(&two, true).await;
@@ -155,7 +160,7 @@ fn a_lost_redis_is_counted_and_heals_by_itself() {
     let mut server = Server::start();
     let runtime = runtime();
     runtime.block_on(async {
-        let shared = SharedInRedis::start(&server.url(), PATIENT, &Handle::current()).unwrap();
+        let shared = start(&server.url(), PATIENT).unwrap();
         wait_until(&shared, true).await;
         let rates = [Rate::new(10, 3600, 0)];
         let draws = [draw(Subject::Tenant, &rates)];
@@ -186,7 +191,7 @@ fn a_redis_that_hangs_costs_no_more_than_the_timeout() {
     runtime.block_on(async {
         let options = RedisOptions { timeout: Duration::from_millis(20), on_loss: OnLoss::Closed };
         let url = format!("redis+unix://{}", socket.display());
-        let shared = SharedInRedis::start(&url, options, &Handle::current()).unwrap();
+        let shared = start(&url, options).unwrap();
         let rates = [Rate::new(10, 3600, 0)];
         for _ in 0..50 {
             let draws = [draw(Subject::Tenant, &rates)];
@@ -201,6 +206,6 @@ fn a_redis_that_hangs_costs_no_more_than_the_timeout() {
 #[test]
 fn what_is_no_address_is_refused() {
     let runtime = runtime();
-    let error = SharedInRedis::start("http://x", PATIENT, runtime.handle()).unwrap_err();
+    let error = runtime.block_on(async { start("http://x", PATIENT) }).unwrap_err();
     assert!(error.to_string().contains("redis://HOST:PORT"), "{error}");
 }

@@ -9,7 +9,7 @@ use super::{
     Algorithm, ClaimsConfig, Jwt, Keys, OneOrMany,
     claims::{Reader, Rules},
     key_set::KeySet,
-    key_source::Schedule,
+    key_source::{KeysAt, Schedule},
     memory::Memory,
 };
 use crate::{
@@ -19,7 +19,8 @@ use crate::{
     units::{Size, Span},
 };
 
-/// Keys come from one of `keycloak`, `jwks_url`, `jwks` and `secret`.
+/// Keys come from one of `keycloak`, `jwks_url`, `jwks` and `secret`; without any of them, from
+/// where the `issuer` says in its `/.well-known/openid-configuration`.
 ///
 /// ```yaml
 /// jwt:
@@ -136,6 +137,10 @@ impl Jwt {
         let mut clients = config.audience.0.clone();
         clients.extend(config.keycloak.as_ref().and_then(|keycloak| keycloak.client.clone()));
         let carrier = Carrier::build("header", &config.header, &config.scheme)?;
+        let memory = Arc::new(Memory::new(config.remember.min(1 << 20)).ok_or_else(|| {
+            Refusal::new("", "the system gives no random numbers", "look at the kernel's log")
+        })?);
+        outside.tokens.add(&memory);
         Ok(Self {
             carrier,
             algorithms,
@@ -148,9 +153,8 @@ impl Jwt {
             },
             reader: Reader::new(config.claims.clone(), clients),
             keys,
-            memory: Memory::new(config.remember.min(1 << 20)).ok_or_else(|| {
-                Refusal::new("", "the system gives no random numbers", "look at the kernel's log")
-            })?,
+            memory,
+            remembered: Arc::clone(&outside.tokens),
             longest_token: config.max_length.0,
             forward_token: config.forward,
         })
@@ -206,9 +210,24 @@ fn keys(
         (Some(keycloak), None, None, None) => {
             let (issuer, url) = keycloak.addresses()?;
             issuers.push(issuer);
-            remote("keycloak.url", &url, config, outside)?
+            check_url("keycloak.url", &url)?;
+            remote("keycloak.url", KeysAt::Url(url), config, outside)?
         }
-        (None, Some(url), None, None) => remote("jwks_url", url, config, outside)?,
+        (None, Some(url), None, None) => {
+            check_url("jwks_url", url)?;
+            remote("jwks_url", KeysAt::Url(url.clone()), config, outside)?
+        }
+        (None, None, None, None) if !issuers.is_empty() => {
+            let [issuer] = &issuers[..] else {
+                return Err(Refusal::new(
+                    "issuer",
+                    "names several issuers, and each has keys of its own",
+                    "write one method for each, or where their common keys are in `jwks_url`",
+                ));
+            };
+            check_url("issuer", issuer)?;
+            remote("issuer", KeysAt::Issuer(issuer.clone()), config, outside)?
+        }
         (None, None, Some(document), None) => {
             let set = KeySet::parse(document.to_string().as_bytes()).map_err(|error| {
                 Refusal::new("jwks", error.to_string(), "copy what the issuer's jwks_uri answers")
@@ -233,7 +252,7 @@ fn keys(
             return Err(Refusal::new(
                 "",
                 "names no source of keys, or several",
-                "write one of keycloak, jwks_url, jwks and secret",
+                "write one of keycloak, jwks_url, jwks and secret, or the `issuer` alone",
             ));
         }
     };
@@ -247,14 +266,13 @@ fn keys(
     Ok((issuers, keys))
 }
 
-fn remote(key: &str, url: &str, config: &JwtConfig, outside: &Outside) -> Result<Keys, Refusal> {
-    check_url(key, url)?;
+fn remote(key: &str, at: KeysAt, config: &JwtConfig, outside: &Outside) -> Result<Keys, Refusal> {
     let schedule = Schedule {
         refresh: config.refresh.0.max(Duration::from_secs(1)),
         least_interval: config.refresh_at_most.0,
         most_stale: config.keep_stale.0.max(config.refresh.0),
     };
-    outside.keys.source(url, schedule).map(Keys::Remote).ok_or_else(|| {
+    outside.keys.source(at, schedule).map(Keys::Remote).ok_or_else(|| {
         Refusal::new(key, "keys cannot be fetched here", "give the key set itself under `jwks`")
     })
 }

@@ -29,12 +29,32 @@ pub(super) struct Schedule {
     pub most_stale: Duration,
 }
 
-/// The sources of all sets, by URL: sets that trust the same issuer share its keys, and a reload
+/// Where a key set is to be had.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum KeysAt {
+    Url(String),
+    /// Where the issuer's metadata say (OpenID Connect Discovery 1.0, section 4).
+    Issuer(String),
+}
+
+impl KeysAt {
+    /// What is asked first.
+    pub fn url(&self) -> String {
+        match self {
+            Self::Url(url) => url.clone(),
+            Self::Issuer(issuer) => {
+                format!("{}/.well-known/openid-configuration", issuer.trim_end_matches('/'))
+            }
+        }
+    }
+}
+
+/// The sources of all sets, by place: sets that trust the same issuer share its keys, and a reload
 /// finds them fetched.
 #[derive(Debug, Default)]
 pub struct KeyRing {
     fetcher: Option<Arc<dyn KeyFetcher>>,
-    sources: Mutex<HashMap<(String, Schedule), Weak<KeySource>>>,
+    sources: Mutex<HashMap<(KeysAt, Schedule), Weak<KeySource>>>,
 }
 
 /// How the keys of one URL are doing, for metrics and `/health/ready`.
@@ -54,17 +74,17 @@ impl KeyRing {
         Self { fetcher: Some(fetcher), sources: Mutex::default() }
     }
 
-    /// The source for `url`, which begins to fetch if it is new. `None`: there is no fetcher here.
-    pub(super) fn source(&self, url: &str, schedule: Schedule) -> Option<Arc<KeySource>> {
+    /// The source of those keys, which begins to fetch if it is new. `None`: there is no fetcher here.
+    pub(super) fn source(&self, at: KeysAt, schedule: Schedule) -> Option<Arc<KeySource>> {
         let fetcher = self.fetcher.as_ref()?;
         let mut sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
         sources.retain(|_, source| source.strong_count() > 0);
-        let key = (url.to_owned(), schedule);
+        let key = (at.clone(), schedule);
         if let Some(source) = sources.get(&key).and_then(Weak::upgrade) {
             return Some(source);
         }
         let source = Arc::new(KeySource {
-            url: url.to_owned(),
+            at,
             schedule,
             fetcher: Arc::clone(fetcher),
             kept: ArcSwap::default(),
@@ -79,6 +99,15 @@ impl KeyRing {
         drop(sources);
         source.start_fetch(Now::read());
         Some(source)
+    }
+
+    /// Fetches all keys anew, as often as each may be fetched.
+    pub fn refetch(&self) {
+        let sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
+        let sources: Vec<_> = sources.values().filter_map(Weak::upgrade).collect();
+        for source in sources {
+            source.start_fetch(Now::read());
+        }
     }
 
     pub fn states(&self) -> Vec<KeyState> {
@@ -101,7 +130,7 @@ struct Kept {
 }
 
 pub(super) struct KeySource {
-    url: String,
+    at: KeysAt,
     schedule: Schedule,
     fetcher: Arc<dyn KeyFetcher>,
     kept: ArcSwap<Kept>,
@@ -118,7 +147,7 @@ pub(super) struct KeySource {
 
 impl fmt::Debug for KeySource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("KeySource").field("url", &self.url).finish_non_exhaustive()
+        f.debug_struct("KeySource").field("at", &self.at).finish_non_exhaustive()
     }
 }
 
@@ -163,7 +192,7 @@ impl KeySource {
             return false;
         }
         self.fetches.fetch_add(1, Ordering::Relaxed);
-        self.fetcher.start(&self.url, Delivery { source: Some(Arc::clone(self)) });
+        self.fetcher.start(&self.at, Delivery { source: Some(Arc::clone(self)) });
         true
     }
 
@@ -201,7 +230,7 @@ impl KeySource {
         let kept = self.kept.load();
         let now = Now::read();
         KeyState {
-            url: self.url.clone(),
+            url: self.at.url(),
             age: kept.fetched.map(|at| now.since(at)),
             fetches: self.fetches.load(Ordering::Relaxed),
             failures: self.failures.load(Ordering::Relaxed),

@@ -19,8 +19,8 @@ use crate::{
 struct Held(Mutex<VecDeque<Delivery>>);
 
 impl KeyFetcher for Held {
-    fn start(&self, url: &str, delivery: Delivery) {
-        assert_eq!(url, "https://issuer.example/jwks");
+    fn start(&self, at: &KeysAt, delivery: Delivery) {
+        assert_eq!(at.url(), "https://issuer.example/jwks");
         self.0.lock().unwrap().push_back(delivery);
     }
 }
@@ -319,4 +319,17 @@ fn workers_ask_at_once_and_one_fetch_answers_all() {
         }
     });
     assert_eq!(world.ring.states()[0].fetches, 1);
+}
+
+#[test]
+fn an_issuer_is_asked_where_its_keys_are() {
+    for (issuer, url) in [
+        (
+            "https://i.example/realms/a",
+            "https://i.example/realms/a/.well-known/openid-configuration",
+        ),
+        ("https://i.example/", "https://i.example/.well-known/openid-configuration"),
+    ] {
+        assert_eq!(KeysAt::Issuer(issuer.to_owned()).url(), url);
+    }
 }

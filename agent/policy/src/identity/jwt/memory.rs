@@ -4,8 +4,8 @@ use std::{
     fmt,
     hash::Hasher,
     sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
+        Arc, Mutex, PoisonError, Weak,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
 };
 
@@ -40,7 +40,7 @@ impl Verified {
 
 /// Slots in sets of four. Reading takes no lock: workers share what any of them verified. A token
 /// that finds its set full takes the place of another, which is then verified once more.
-pub(super) struct Memory {
+pub(crate) struct Memory {
     secret: [u8; 16],
     slots: Box<[ArcSwapOption<Verified>]>,
     /// Which slot of a full set is next to go.
@@ -83,6 +83,16 @@ impl Memory {
         })
     }
 
+    fn len(&self, now: Now) -> usize {
+        let is_live =
+            |slot: &ArcSwapOption<Verified>| slot.load().as_ref().is_some_and(|v| !v.is_over(now));
+        self.slots.iter().filter(|slot| is_live(slot)).count()
+    }
+
+    fn clear(&self) {
+        self.slots.iter().for_each(|slot| slot.store(None));
+    }
+
     pub(super) fn insert(&self, verified: Verified, now: Now) {
         let ways = self.ways(verified.hash);
         let is_free = |slot: &ArcSwapOption<Verified>| {
@@ -92,5 +102,57 @@ impl Memory {
         if let Some(slot) = ways.iter().find(|slot| is_free(slot)).or_else(|| ways.get(turn)) {
             slot.store(Some(Arc::new(verified)));
         }
+    }
+}
+
+/// The memories of all issuers that are configured, for the admin API. Outlives a reload.
+#[derive(Debug, Default)]
+pub struct RememberedTokens {
+    memories: Mutex<Vec<Weak<Memory>>>,
+    hits: AtomicU64,
+    misses: AtomicU64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TokenStats {
+    /// Tokens that were not verified again.
+    pub hits: u64,
+    pub misses: u64,
+    /// Those that still count.
+    pub entries: usize,
+}
+
+impl RememberedTokens {
+    pub(super) fn add(&self, memory: &Arc<Memory>) {
+        let mut memories = self.memories.lock().unwrap_or_else(PoisonError::into_inner);
+        memories.retain(|memory| memory.strong_count() > 0);
+        memories.push(Arc::downgrade(memory));
+    }
+
+    pub(super) fn hit(&self) {
+        self.hits.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn miss(&self) {
+        self.misses.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn memories(&self) -> Vec<Arc<Memory>> {
+        let memories = self.memories.lock().unwrap_or_else(PoisonError::into_inner);
+        memories.iter().filter_map(Weak::upgrade).collect()
+    }
+
+    pub fn stats(&self) -> TokenStats {
+        let now = Now::read();
+        TokenStats {
+            hits: self.hits.load(Ordering::Relaxed),
+            misses: self.misses.load(Ordering::Relaxed),
+            entries: self.memories().iter().map(|memory| memory.len(now)).sum(),
+        }
+    }
+
+    /// Every token is verified again with its next request.
+    pub fn forget(&self) {
+        self.memories().iter().for_each(|memory| memory.clear());
     }
 }

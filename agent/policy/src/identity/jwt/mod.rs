@@ -7,7 +7,7 @@ mod config;
 pub(super) mod fault;
 pub mod key_set;
 pub mod key_source;
-mod memory;
+pub mod memory;
 mod token;
 
 use std::sync::Arc;
@@ -24,7 +24,7 @@ use self::{
     fault::Fault,
     key_set::{Key, KeySet},
     key_source::KeySource,
-    memory::{Memory, TokenHash, Verified},
+    memory::{Memory, RememberedTokens, TokenHash, Verified},
     token::Token,
 };
 use super::{
@@ -41,7 +41,8 @@ pub struct Jwt {
     rules: Rules,
     reader: Reader,
     keys: Keys,
-    memory: Memory,
+    memory: Arc<Memory>,
+    remembered: Arc<RememberedTokens>,
     longest_token: usize,
     forward_token: bool,
 }
@@ -66,7 +67,10 @@ impl Jwt {
         let now = Now::read();
         let hash = self.memory.hash(token);
         let known = match self.recall(hash, request, now) {
-            Some(known) => known?,
+            Some(known) => {
+                self.remembered.hit();
+                known?
+            }
             // Boxed, so that requests with a token seen before carry none of its state.
             None => Box::pin(self.verify(token, hash, request, forward, now)).await?,
         };
@@ -112,6 +116,7 @@ impl Jwt {
         let until = self.rules.check(&token.claims, now)?;
         let certificate = token.certificate()?;
         let key = self.find_key(&token, algorithm, now).await?;
+        self.remembered.miss();
         check_binding(certificate.as_ref(), request)?;
         let known = Arc::new(forward.know(self.reader.identity(token.claims)?)?);
         self.memory
