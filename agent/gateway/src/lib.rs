@@ -2,6 +2,7 @@
 // Only `capture/ebpf` and `redirect`, which talk to the kernel, may say `unsafe`.
 #![deny(unsafe_code)]
 
+pub mod admin;
 pub mod capture;
 pub mod catalog;
 pub mod config;

@@ -126,11 +126,26 @@ where
     F: Fn(TcpStream, SocketAddr) -> R,
     R: Future<Output = ()> + 'static,
 {
+    let draining = drain.clone();
+    accept_until(async move { draining.draining().await }, listener, drain, most, serve).await
+}
+
+/// The same, for a listener that may be closed earlier.
+pub async fn accept_until<F, R>(
+    end: impl Future<Output = ()>,
+    listener: StdListener,
+    drain: Watcher,
+    most: usize,
+    serve: F,
+) -> io::Result<()>
+where
+    F: Fn(TcpStream, SocketAddr) -> R,
+    R: Future<Output = ()> + 'static,
+{
     let listener = TcpListener::from_std(listener)?;
     let most = u32::try_from(most).unwrap_or(u32::MAX).min(MOST_CONNECTIONS);
     let permits = Rc::new(Semaphore::new(most as usize));
-    let draining = drain.draining();
-    tokio::pin!(draining);
+    tokio::pin!(end);
     loop {
         let accepted = async {
             let permit = LocalPermit::acquire(&permits).await;
@@ -138,7 +153,7 @@ where
         };
         let (accepted, permit) = tokio::select! {
             accepted = accepted => accepted,
-            () = &mut draining => break,
+            () = &mut end => break,
         };
         match accepted {
             Ok((stream, peer)) => {

@@ -14,9 +14,9 @@ use stoa_policy::engine::{Engine, SetId};
 use super::{
     BuildEngine, Catalog, CatalogError, Defaults, Listener, Paths, breakers,
     document::{
-        Balance, BodyDocument, ChangesDocument, Document, ListenerDocument, ListenerProtocol,
-        MatchDocument, PathDocument, Period, RedirectDocument, RewriteDocument, RouteDocument,
-        UpstreamDocument, UpstreamProtocol, ValueDocument,
+        BodyDocument, ChangesDocument, Document, ListenerDocument, ListenerProtocol, MatchDocument,
+        PathDocument, Period, RedirectDocument, RewriteDocument, RouteDocument, UpstreamDocument,
+        ValueDocument,
     },
     files::Files,
     routes::{
@@ -99,7 +99,7 @@ fn build(
         routes.add(&Arc::new(route), &hosts, &patterns);
     }
     if let Some(url) = &defaults.upstream {
-        let document = UpstreamDocument { url: Some(url.clone()), ..blank_upstream() };
+        let document = UpstreamDocument::of_url(url);
         let upstream = compile_upstream("--upstream", &document, files)
             .map_err(|(_, reason)| ("upstream".to_owned(), reason))?;
         let backend = Backend { upstream: upstreams.len(), weight: 1 };
@@ -170,19 +170,6 @@ fn compile_listener(
         proxy_protocol_from: document.proxy_protocol_from.clone(),
         trusted_proxies: document.trusted_proxies.clone(),
     })
-}
-
-fn blank_upstream() -> UpstreamDocument {
-    UpstreamDocument {
-        url: None,
-        endpoints: Vec::new(),
-        balance: Balance::default(),
-        protocol: UpstreamProtocol::default(),
-        tls: None,
-        send_proxy_protocol: false,
-        connect_timeout: None,
-        idle_timeout: None,
-    }
 }
 
 fn compile_upstream(

@@ -1,12 +1,16 @@
 //! The catalog's sections as they are written in the configuration file. Nothing is checked here
 //! but the shape; [`super::compile`] gives it meaning.
 
-use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use serde::{Deserialize, Deserializer, de::Error as _};
 use stoa_policy::{config::Policies, plan::Plan};
 
-use super::network::Network;
+use super::{additions::Additions, network::Network};
 
 /// The top-level keys that are sections of the catalog; every other key is a setting.
 pub const SECTIONS: &[&str] =
@@ -23,6 +27,34 @@ pub struct Document {
     pub policies: Policies,
     /// Beside the published ones, or instead of them.
     pub plans: BTreeMap<String, Plan>,
+    /// Approved contracts by service: what a policy's `contract: {service: NAME}` means.
+    pub contracts: BTreeMap<String, ContractDocument>,
+    /// Not of the file: what the admin API added.
+    #[serde(skip)]
+    pub made: Additions,
+}
+
+/// A file of OpenAPI or UAC, by its path alone or by `file`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(untagged, expecting = "the path of a file, or {file: PATH}")]
+pub enum ContractDocument {
+    Path(PathBuf),
+    File(ContractFileDocument),
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ContractFileDocument {
+    pub file: PathBuf,
+}
+
+impl ContractDocument {
+    pub fn file(&self) -> &Path {
+        match self {
+            Self::Path(path) => path,
+            Self::File(ContractFileDocument { file }) => file,
+        }
+    }
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -104,6 +136,22 @@ pub struct UpstreamDocument {
     pub idle_timeout: Option<Period>,
 }
 
+impl UpstreamDocument {
+    /// One server, and the rest as it is by default.
+    pub fn of_url(url: &str) -> Self {
+        Self {
+            url: Some(url.to_owned()),
+            endpoints: Vec::new(),
+            balance: Balance::default(),
+            protocol: UpstreamProtocol::default(),
+            tls: None,
+            send_proxy_protocol: false,
+            connect_timeout: None,
+            idle_timeout: None,
+        }
+    }
+}
+
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EndpointDocument {
@@ -142,7 +190,7 @@ pub struct UpstreamTlsDocument {
     pub key: Option<PathBuf>,
 }
 
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RouteDocument {
     pub name: Option<String>,

@@ -2,7 +2,6 @@
 //! and see the change with their next request.
 
 use std::{
-    net::SocketAddr,
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, OnceLock, PoisonError,
@@ -14,11 +13,16 @@ use std::{
 use arc_swap::ArcSwap;
 use tokio::sync::Notify;
 
-use super::{BuildEngine, Catalog, CatalogError, Defaults, files::Files};
+use super::{
+    BuildEngine, Catalog, CatalogError, Defaults, Listener,
+    additions::{Additions, AdditionsError, AdditionsFile, Refused},
+    files::Files,
+};
 use crate::config::layers::{self, Layer};
 
-/// How often the files are looked at. Their content counts, not their time: Kubernetes swaps links.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How often the files are looked at, unless the settings say otherwise. Their content counts, not
+/// their time: Kubernetes swaps links.
+pub const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// One for the agent.
 pub struct LiveCatalog {
@@ -34,8 +38,33 @@ pub struct LiveCatalog {
     build_engine: Box<BuildEngine>,
     /// The settings of the file when the agent started; they are read only then.
     settings: Layer,
-    /// What is listened on, in a mode that listens where the catalog says.
-    listening: OnceLock<Vec<(Arc<str>, SocketAddr)>>,
+    /// What the admin API added, where there is one.
+    additions: Option<AdditionsFile>,
+    /// In a mode that listens where the catalog says.
+    listeners: OnceLock<Arc<dyn Listening>>,
+    /// One reload at a time.
+    reloading: Mutex<()>,
+}
+
+/// Listens where a configuration says.
+pub trait Listening: Send + Sync {
+    /// Opens what is not open yet, or says what cannot be. Nothing is closed, and nothing accepted,
+    /// before the returned function is called; dropped, it leaves everything as it was.
+    fn prepare(&self, listeners: &[Arc<Listener>]) -> Result<Box<dyn FnOnce() + '_>, String>;
+}
+
+/// Why a change was not made. What was before stays.
+#[derive(Debug, thiserror::Error)]
+pub enum ChangeError {
+    #[error("{0}")]
+    Refused(#[from] Refused),
+    /// It contradicts what the file says, or the file has become unusable.
+    #[error("{0}")]
+    Unusable(String),
+    #[error("{0}")]
+    NotKept(#[from] AdditionsError),
+    #[error("nothing can be added in this mode")]
+    Unsupported,
 }
 
 /// How the last reload went, for `/health/ready` and metrics.
@@ -55,9 +84,11 @@ impl LiveCatalog {
         file: Option<PathBuf>,
         defaults: Defaults,
         build_engine: Box<BuildEngine>,
+        additions: Option<AdditionsFile>,
     ) -> Result<Arc<Self>, CatalogError> {
         let mut files = Files::default();
-        let catalog = Catalog::load(file.as_deref(), &defaults, &build_engine, &mut files)?;
+        let added = additions.as_ref().map(AdditionsFile::current).unwrap_or_default();
+        let catalog = Catalog::load(file.as_deref(), &added, &defaults, &build_engine, &mut files)?;
         let settings = read_settings(file.as_deref())?;
         Ok(Arc::new(Self {
             current: ArcSwap::from_pointee(catalog),
@@ -75,7 +106,9 @@ impl LiveCatalog {
             defaults,
             build_engine,
             settings,
-            listening: OnceLock::new(),
+            additions,
+            listeners: OnceLock::new(),
+            reloading: Mutex::new(()),
         }))
     }
 
@@ -91,12 +124,14 @@ impl LiveCatalog {
         self.status.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// That the listeners of the configuration in force are open. They are opened only at the
-    /// start, so that a later configuration with others is told apart.
-    pub fn note_listening(&self) {
-        let listeners =
-            self.current().listeners.iter().map(|l| (Arc::clone(&l.name), l.address)).collect();
-        let _ = self.listening.set(listeners);
+    /// From now on, who opens the listeners of a configuration before it comes into force.
+    pub fn listen_with(&self, listening: Arc<dyn Listening>) {
+        let _ = self.listeners.set(listening);
+    }
+
+    /// What the admin API added.
+    pub fn additions(&self) -> Additions {
+        self.additions.as_ref().map(AdditionsFile::current).unwrap_or_default()
     }
 
     /// Reload now, whether or not a file has changed (SIGHUP).
@@ -106,17 +141,19 @@ impl LiveCatalog {
 
     /// Reloads when a file changes or somebody asks. Runs until it is dropped.
     pub async fn follow(self: Arc<Self>) {
-        let mut look = tokio::time::interval(LOOK_EVERY);
+        let every = self.defaults.look_every;
+        let mut look = tokio::time::interval(every.unwrap_or(LOOK_EVERY));
         look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             let is_asked = tokio::select! {
-                _ = look.tick() => false,
+                _ = look.tick(), if every.is_some() => false,
                 () = self.asked.notified() => true,
             };
             let live = Arc::clone(&self);
             let looked = tokio::task::spawn_blocking(move || {
                 if is_asked || live.has_changed() {
-                    live.reload();
+                    // It is in the status, and in the log.
+                    let _ = live.reload();
                 }
             });
             let _ = looked.await;
@@ -130,79 +167,110 @@ impl LiveCatalog {
     }
 
     /// Replaces the configuration, or keeps it and says why.
-    pub fn reload(&self) {
-        let mut files = Files::default();
-        let loaded =
-            Catalog::load(self.file.as_deref(), &self.defaults, &self.build_engine, &mut files);
-        // A misspelt section would otherwise be one that is not there.
-        let loaded = loaded.and_then(|catalog| {
-            let settings = read_settings(self.file.as_deref())?;
-            let needs_restart = self.needs_restart(&catalog, &settings);
-            Ok((catalog, needs_restart))
-        });
+    pub fn reload(&self) -> Result<(), String> {
+        let _turn = self.reloading.lock().unwrap_or_else(PoisonError::into_inner);
+        let (files, loaded) = self.load_again(&self.additions());
         *self.files.lock().unwrap_or_else(PoisonError::into_inner) = files;
-        let mut status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
-        match loaded {
-            Ok((catalog, needs_restart)) => {
-                if !needs_restart.is_empty() {
-                    tracing::warn!(
-                        changes = needs_restart.join("; "),
-                        "the configuration changes what only a restart brings into force"
-                    );
-                }
-                status.needs_restart = needs_restart;
-                tracing::info!(
-                    routes = catalog.routes.all.len(),
-                    upstreams = catalog.upstreams.len(),
-                    "configuration reloaded"
+        match loaded.and_then(|loaded| self.put_in_force(loaded)) {
+            Ok(()) => Ok(()),
+            Err(reason) => {
+                tracing::error!(
+                    error = reason,
+                    "configuration not reloaded; the previous one stays"
                 );
-                // Those of steered workloads are not the catalog's to forget.
-                let before = self.current();
-                catalog.engine.retain_breakers(|name| {
-                    catalog.breakers.contains_key(name) || !before.breakers.contains_key(name)
-                });
-                self.current.store(Arc::new(catalog));
-                self.generation.fetch_add(1, Ordering::Release);
-                status.failure = None;
-                status.loaded_at = SystemTime::now();
-                status.reloads += 1;
-            }
-            Err(error) => {
-                tracing::error!(%error, "configuration not reloaded; the previous one stays");
-                status.failure = Some(error.to_string());
+                let mut status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
+                status.failure = Some(reason.clone());
                 status.failed_reloads += 1;
+                Err(reason)
             }
         }
     }
 
-    /// Differences between what the files say and what the agent was started with.
-    fn needs_restart(&self, catalog: &Catalog, settings: &Layer) -> Vec<String> {
-        let mut changes = Vec::new();
-        if let Some(listening) = self.listening.get() {
-            let configured = &catalog.listeners;
-            let is_configured =
-                |address: SocketAddr| configured.iter().any(|l| l.address == address);
-            let is_open = |address: SocketAddr| listening.iter().any(|(_, open)| *open == address);
-            for listener in configured.iter().filter(|l| !is_open(l.address)) {
-                let (name, address) = (&listener.name, listener.address);
-                changes.push(format!("listener `{name}` on {address} is not opened"));
-            }
-            for (name, address) in listening.iter().filter(|(_, a)| !is_configured(*a)) {
-                changes.push(format!("listener `{name}` on {address} is still open, as it was"));
-            }
+    /// Changes what the admin API added, and puts it in force with what the files say now. Blocks:
+    /// when it returns, the change is on the disk and in force, or neither.
+    pub fn change<T>(
+        &self,
+        edit: impl FnOnce(&mut Additions) -> Result<T, Refused>,
+    ) -> Result<T, ChangeError> {
+        let _turn = self.reloading.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept = self.additions.as_ref().ok_or(ChangeError::Unsupported)?;
+        let before = kept.current();
+        let mut additions = before.clone();
+        let made = edit(&mut additions)?;
+        let (files, loaded) = self.load_again(&additions);
+        let loaded = loaded.map_err(ChangeError::Unusable)?;
+        kept.keep(&additions)?;
+        if let Err(reason) = self.put_in_force(loaded) {
+            kept.keep(&before)?;
+            return Err(ChangeError::Unusable(reason));
         }
+        *self.files.lock().unwrap_or_else(PoisonError::into_inner) = files;
+        Ok(made)
+    }
+
+    /// The files that were read, and what they make, or why they make nothing.
+    fn load_again(&self, additions: &Additions) -> (Files, Result<Loaded, String>) {
+        let mut files = Files::default();
+        let (file, defaults) = (self.file.as_deref(), &self.defaults);
+        let loaded = Catalog::load(file, additions, defaults, &self.build_engine, &mut files);
+        // A misspelt section would otherwise be one that is not there.
+        let loaded = loaded.and_then(|catalog| {
+            let needs_restart = self.needs_restart(&read_settings(file)?);
+            Ok(Loaded { catalog, needs_restart })
+        });
+        (files, loaded.map_err(|error| error.to_string()))
+    }
+
+    fn put_in_force(&self, Loaded { catalog, needs_restart }: Loaded) -> Result<(), String> {
+        let listeners = self.listeners.get();
+        let opened =
+            listeners.map(|listening| listening.prepare(&catalog.listeners)).transpose()?;
+        let mut status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
+        if !needs_restart.is_empty() {
+            tracing::warn!(
+                changes = needs_restart.join("; "),
+                "the configuration changes what only a restart brings into force"
+            );
+        }
+        status.needs_restart = needs_restart;
+        tracing::info!(
+            routes = catalog.routes.all.len(),
+            upstreams = catalog.upstreams.len(),
+            "configuration reloaded"
+        );
+        // Those of steered workloads are not the catalog's to forget.
+        let before = self.current();
+        catalog.engine.retain_breakers(|name| {
+            catalog.breakers.contains_key(name) || !before.breakers.contains_key(name)
+        });
+        self.current.store(Arc::new(catalog));
+        self.generation.fetch_add(1, Ordering::Release);
+        status.failure = None;
+        status.loaded_at = SystemTime::now();
+        status.reloads += 1;
+        drop(status);
+        if let Some(accept) = opened {
+            accept();
+        }
+        Ok(())
+    }
+
+    /// Differences between what the file says and what the agent was started with.
+    fn needs_restart(&self, settings: &Layer) -> Vec<String> {
         let values = |layer: &Layer, key: &str| layer.get(key).map(|given| given.values.clone());
         let mut keys: Vec<&str> = self.settings.keys().chain(settings.keys()).copied().collect();
         keys.sort_unstable();
         keys.dedup();
-        for key in keys {
-            if values(&self.settings, key) != values(settings, key) {
-                let key = key.replace('-', "_");
-                changes.push(format!("the setting `{key}` is still as it was"));
-            }
-        }
-        changes
+        keys.retain(|key| values(&self.settings, key) != values(settings, key));
+        let say = |key: &str| format!("the setting `{}` is still as it was", key.replace('-', "_"));
+        keys.into_iter().map(say).collect()
     }
+}
+
+/// Read and built, not in force.
+struct Loaded {
+    catalog: Catalog,
+    needs_restart: Vec<String>,
 }
 
 /// The settings in the file, beside the catalog's sections.

@@ -1,6 +1,7 @@
 //! What is configured: listeners, upstreams, routes and the policies they name, as one immutable
 //! snapshot. It is filled from a file now; the data path does not know from where.
 
+pub mod additions;
 mod breakers;
 mod compile;
 pub mod document;
@@ -10,11 +11,12 @@ pub mod network;
 pub mod routes;
 pub mod upstreams;
 
-use std::{net::SocketAddr, path::Path, sync::Arc};
+use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use stoa_policy::{config::Policies, engine::Engine};
 
 use self::{
+    additions::Additions,
     breakers::BreakerConfigs,
     document::{Document, EncodedSlashes, ListenerProtocol},
     files::Files,
@@ -42,6 +44,8 @@ pub struct Defaults {
     pub tenant: String,
     /// `--upstream`: where everything goes that no route matches.
     pub upstream: Option<String>,
+    /// How often the files are looked at; `None`: only when somebody asks.
+    pub look_every: Option<Duration>,
 }
 
 /// Makes the engine of one configuration, or says what in it is wrong. What it reads through
@@ -78,27 +82,29 @@ pub struct Paths {
 }
 
 impl Catalog {
-    /// Reads the sections of `file`; without a file, what the settings say is all there is.
+    /// Reads the sections of `file`; without a file, what the settings say is all there is, beside
+    /// what the admin API added.
     pub fn load(
         file: Option<&Path>,
+        additions: &Additions,
         defaults: &Defaults,
         build_engine: &BuildEngine,
         files: &mut Files,
     ) -> Result<Self, CatalogError> {
-        let Some(path) = file else {
-            return compile::compile(
-                "the settings",
-                Document::default(),
-                defaults,
-                build_engine,
-                files,
-            );
+        let (name, mut document) = match file {
+            None => ("the settings".to_owned(), Document::default()),
+            Some(path) => {
+                let name = path.display().to_string();
+                let text = files.read_text(path).map_err(|e| CatalogError::Read {
+                    file: name.clone(),
+                    reason: e.to_string(),
+                })?;
+                let document = Self::read(&name, &text)?;
+                (name, document)
+            }
         };
-        let name = path.display().to_string();
-        let text = files
-            .read_text(path)
-            .map_err(|e| CatalogError::Read { file: name.clone(), reason: e.to_string() })?;
-        Self::parse(&name, &text, defaults, build_engine, files)
+        additions.add_to(&mut document);
+        compile::compile(&name, document, defaults, build_engine, files)
     }
 
     /// `name` is what errors call the text.
@@ -109,12 +115,15 @@ impl Catalog {
         build_engine: &BuildEngine,
         files: &mut Files,
     ) -> Result<Self, CatalogError> {
-        let document = match text.trim().is_empty() {
-            true => Document::default(),
-            false => serde_norway::from_str::<Option<Document>>(text)
-                .map_err(|e| CatalogError::Syntax { file: name.to_owned(), reason: e.to_string() })?
-                .unwrap_or_default(),
-        };
-        compile::compile(name, document, defaults, build_engine, files)
+        compile::compile(name, Self::read(name, text)?, defaults, build_engine, files)
+    }
+
+    fn read(name: &str, text: &str) -> Result<Document, CatalogError> {
+        if text.trim().is_empty() {
+            return Ok(Document::default());
+        }
+        serde_norway::from_str::<Option<Document>>(text)
+            .map(Option::unwrap_or_default)
+            .map_err(|e| CatalogError::Syntax { file: name.to_owned(), reason: e.to_string() })
     }
 }

@@ -7,6 +7,7 @@ fn catalog(text: &str) -> Result<Catalog, String> {
         listen: "127.0.0.1:0".parse().unwrap(),
         tenant: "default".to_owned(),
         upstream: None,
+        look_every: None,
     };
     let build = |document: &crate::catalog::document::Document, _: &mut Files| {
         Engine::build(&document.policies, &Outside::default()).map_err(|errors| errors.to_string())

@@ -30,7 +30,12 @@ use shadow::ShadowSettings;
 use sidecar::SidecarSettings;
 use stoa_policy::sources::Sources;
 
-use crate::{redirect::RedirectConfig, telemetry::access_log::Destination};
+use crate::{
+    admin::token::AdminToken,
+    catalog::{Defaults, live::LOOK_EVERY},
+    redirect::RedirectConfig,
+    telemetry::access_log::Destination,
+};
 
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -106,6 +111,10 @@ pub struct Config {
     pub state_dir: PathBuf,
     /// The policy set that variables and flags make.
     pub policy: PolicySettings,
+    /// `None`: the admin API is off.
+    pub admin_token: Option<AdminToken>,
+    /// How often the configuration's files are looked at; `None`: only when somebody asks.
+    pub look_every: Option<Duration>,
     /// Variables, and what else was asked for, that are known and do nothing in this build.
     pub without_effect: Vec<String>,
     /// `None`: nothing is steered.
@@ -114,6 +123,14 @@ pub struct Config {
     pub log_format: LogFormat,
     /// The file that was read, if any. Its catalog sections are read by `catalog`.
     pub file: Option<PathBuf>,
+}
+
+impl Config {
+    /// What the catalog needs of it. `upstream` is for what no route matches.
+    pub fn defaults(&self, upstream: Option<String>) -> Defaults {
+        let (listen, tenant) = (self.listen, self.tenant.clone());
+        Defaults { listen, tenant, upstream, look_every: self.look_every }
+    }
 }
 
 /// Reads flags, variables and the file that they name.
@@ -299,6 +316,8 @@ impl Values {
             tenant: self.read("tenant", parse_tenant)?.unwrap_or_else(|| "default".to_owned()),
             state_dir,
             policy: PolicySettings::read(&self, mode)?,
+            admin_token: self.read("admin-api-token", AdminToken::parse)?,
+            look_every: self.read_look_every()?,
             // Its documented default is true, so only who says so expects it.
             without_effect: match self.read("metering-enabled", parse_bool)? {
                 Some(true) => vec!["metering, which goes to Kafka".to_owned()],
@@ -318,6 +337,12 @@ impl Values {
 }
 
 impl Values {
+    fn read_look_every(&self) -> Result<Option<Duration>, ConfigError> {
+        let seconds = self.read("route-reload-interval-secs", |t| parse_number(t, 1, 86_400))?;
+        let is_on = self.read("route-reload-enabled", parse_bool)?.unwrap_or(true);
+        Ok(is_on.then(|| seconds.map_or(LOOK_EVERY, Duration::from_secs)))
+    }
+
     fn read_redirect(&self, host: Option<IpAddr>) -> Result<Option<RedirectConfig>, ConfigError> {
         let Some(socket) = self.read("redirect-socket", parse_path)? else { return Ok(None) };
         let mut proxy = ProxySettings::read(self, host)?;

@@ -29,7 +29,7 @@ use super::{
     parse::{parse_bool, parse_number, parse_on_loss, parse_path},
 };
 use crate::{
-    catalog::BuildEngine,
+    catalog::{BuildEngine, document::Document},
     enforcement::{
         Enforcement, EnforcementSettings, OpaSettings, documents::ReadDocuments,
         quota_store::WRITE_EVERY, redis::RedisOptions,
@@ -97,12 +97,13 @@ impl PolicySettings {
     }
 
     /// The sets of the file, and the default one where the file has none.
-    fn complete(&self, policies: &Policies) -> Policies {
-        let mut policies = policies.clone();
+    fn complete(&self, document: &Document) -> Result<Policies, String> {
+        let mut policies = document.policies.clone();
         if let Some(set) = &self.default_set {
             self.add_default(&mut policies, set);
         }
-        policies
+        document.made.add_sets(&mut policies, DEFAULT)?;
+        Ok(policies)
     }
 
     fn add_default(&self, policies: &mut Policies, set: &PolicySetConfig) {
@@ -131,11 +132,12 @@ impl PolicySettings {
     pub fn engine_builder(&self, enforcement: Arc<Enforcement>) -> Box<BuildEngine> {
         let settings = self.clone();
         Box::new(move |document, files| {
-            let policies = settings.complete(&document.policies);
+            let policies = settings.complete(document)?;
             if policies.values().any(|set| set.quota.is_some()) {
                 enforcement.keep_quotas().map_err(|error| error.to_string())?;
             }
-            let documents = Arc::new(ReadDocuments::new(std::mem::take(files)));
+            let documents = ReadDocuments::new(files, &document.contracts)?;
+            let documents = Arc::new(documents);
             let outside = Outside {
                 documents: Some(documents.clone()),
                 plans: Arc::new(settings.plans(&document.plans)),

@@ -41,8 +41,8 @@ pub struct SidecarSettings {
 }
 
 /// What is answered on this port beside Envoy's questions. A client's path must not become one.
-const OWN_PATHS: [&str; 6] =
-    ["/", "/health", "/ready", "/metrics", "/v1", "/envoy.service.auth.v3.Authorization"];
+const OWN_PATHS: [&str; 7] =
+    ["/", "/admin", "/health", "/ready", "/metrics", "/v1", "/envoy.service.auth.v3.Authorization"];
 
 impl SidecarSettings {
     pub(super) fn read(values: &Values) -> Result<Self, ConfigError> {

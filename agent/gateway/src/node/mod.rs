@@ -11,7 +11,7 @@ use std::{io, net::SocketAddr};
 
 use crate::{
     capture::CaptureError,
-    catalog::CatalogError,
+    catalog::{CatalogError, additions::AdditionsError},
     config::{Config, Mode},
     enforcement::EnforcementError,
     redirect::RedirectError,
@@ -37,6 +37,8 @@ pub enum NodeError {
     Start(#[from] io::Error),
     #[error("{0}. Nothing was started")]
     Catalog(#[from] CatalogError),
+    #[error("{0}")]
+    Additions(#[from] AdditionsError),
     #[error("{0}")]
     Enforcement(#[from] EnforcementError),
     #[error(

@@ -1,12 +1,6 @@
 //! Proxy mode: a control thread that watches the configuration, and workers that serve.
 
-use std::{
-    collections::HashMap,
-    net::{SocketAddr, TcpListener as StdListener},
-    num::NonZeroUsize,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
@@ -16,37 +10,45 @@ use tokio::{net::TcpListener, runtime::Handle, sync::watch};
 
 use super::{NodeError, redirect, signals::Signals};
 use crate::{
-    catalog::{Defaults, Listener, live::LiveCatalog},
+    admin::{Admin, Served},
+    catalog::{additions::AdditionsFile, live::LiveCatalog},
     config::{Config, proxy::ProxySettings},
     drain::{self, Drained},
     enforcement::Enforcement,
     http::{self as api, problem::Problem},
-    proxy::{Shared, Worker as ProxyWorker, connection, counters::Registry},
+    proxy::{
+        Shared, Worker as ProxyWorker,
+        counters::Registry,
+        listeners::{self, Followed, Listeners},
+    },
     redirect::Metrics,
     telemetry::{access_log::AccessLog, policy_metrics, proxy_metrics},
-    worker::{Worker, Workers, accept_until_drained, bind_shared},
+    worker::{Worker, Workers},
 };
 
 /// Runs until SIGTERM or SIGINT, then drains.
 pub(super) async fn run(config: Config, settings: ProxySettings) -> Result<(), NodeError> {
     let mut signals = Signals::catch()?;
 
-    let defaults = Defaults {
-        listen: config.listen,
-        tenant: config.tenant.clone(),
-        upstream: settings.upstream.clone(),
-    };
     let enforcement =
         Enforcement::start(&config.policy.enforcement, &config.state_dir, &Handle::current())?;
     let builder = config.policy.engine_builder(Arc::clone(&enforcement));
-    let live = LiveCatalog::load(config.file.clone(), defaults, builder)?;
+    let defaults = config.defaults(settings.upstream.clone());
+    let additions = AdditionsFile::open(&config.state_dir)?;
+    let live = LiveCatalog::load(config.file.clone(), defaults, builder, Some(additions))?;
     let registry = Arc::new(Registry::default());
     let access_log =
         AccessLog::start(&settings.access_log, settings.access_log_one_in).map_err(|source| {
             NodeError::AccessLog { destination: format!("{:?}", settings.access_log), source }
         })?;
     let (trigger, watcher) = drain::channel();
+    let served = Served {
+        live: Arc::clone(&live),
+        enforcement: Arc::clone(&enforcement),
+        tenant: config.tenant.clone(),
+    };
     let state = Arc::new(State {
+        admin: Admin::new("proxy", config.admin_token.clone(), Some(served)),
         live: Arc::clone(&live),
         enforcement: Arc::clone(&enforcement),
         registry: Arc::clone(&registry),
@@ -55,15 +57,14 @@ pub(super) async fn run(config: Config, settings: ProxySettings) -> Result<(), N
         steering: Arc::default(),
     });
     let count = settings.workers;
-    let mut sockets = Sockets::bind(&live, count)?;
-    live.note_listening();
+    let listeners = Listeners::bind(&live.current().listeners, count)
+        .map_err(|error| NodeError::Listen { address: error.address, source: error.source })?;
+    let listeners = Arc::new(listeners);
+    live.listen_with(Arc::clone(&listeners) as _);
     let admin = TcpListener::bind(settings.admin)
         .await
         .map_err(|source| NodeError::Listen { address: settings.admin, source })?;
     let admin_address = admin.local_addr()?;
-    for (listener, address) in &sockets.addresses {
-        tracing::info!(%listener, %address, "listening");
-    }
 
     let steered = redirect::Shared {
         live: Some(Arc::clone(&live)),
@@ -85,11 +86,8 @@ pub(super) async fn run(config: Config, settings: ProxySettings) -> Result<(), N
         most_idle: settings.connection_pool_size.div_ceil(count.get()),
     };
     let most_connections = settings.max_connections.div_ceil(count.get());
-    let of_workers = Arc::new(Mutex::new(std::mem::take(&mut sockets.of_workers)));
     let workers = Workers::start(count, "proxy", &watcher, move |worker| {
-        let sockets =
-            of_workers.lock().unwrap_or_else(PoisonError::into_inner).remove(&worker.index);
-        serve(worker, shared.clone(), sockets.unwrap_or_default(), most_connections)
+        serve(worker, shared.clone(), listeners.follow(), most_connections)
     })?;
     drop(watcher);
     let (stop, stopping) = watch::channel(false);
@@ -98,10 +96,15 @@ pub(super) async fn run(config: Config, settings: ProxySettings) -> Result<(), N
         api::serve(admin, stopping, move |call: api::Call| {
             let state = Arc::clone(&state);
             async move {
-                state.answer(call.head.uri.path()).unwrap_or_else(|| {
+                let path = call.head.uri.path();
+                if Admin::owns(path) {
+                    let body = std::future::ready(Ok(call.body));
+                    return state.admin.answer(&call.head, body, call.peer).await;
+                }
+                state.answer(path).unwrap_or_else(|| {
                     Problem::new(
                         StatusCode::NOT_FOUND,
-                        "here are /health, /health/live, /health/ready and /metrics",
+                        "here are /admin, /health, /health/live, /health/ready and /metrics",
                     )
                     .into_response()
                 })
@@ -135,69 +138,17 @@ pub(super) async fn run(config: Config, settings: ProxySettings) -> Result<(), N
     ended
 }
 
-async fn serve(
-    worker: Worker,
-    shared: Shared,
-    sockets: Vec<(Arc<Listener>, StdListener)>,
-    most_connections: usize,
-) {
+async fn serve(worker: Worker, shared: Shared, followed: Followed, most_connections: usize) {
     let drain = worker.drain.clone();
     let proxy = ProxyWorker::new(shared, worker.drain);
     let sweeper = tokio::task::spawn_local(std::rc::Rc::clone(&proxy).sweep());
-    let mut accepting = Vec::new();
-    for (listener, socket) in sockets {
-        let (proxy, drain) = (std::rc::Rc::clone(&proxy), drain.clone());
-        accepting.push(tokio::task::spawn_local(async move {
-            let served = accept_until_drained(socket, drain, most_connections, |stream, peer| {
-                let proxy = std::rc::Rc::clone(&proxy);
-                proxy.counters.connections.add(1);
-                // The listener of the configuration in force: certificates are reloaded.
-                let view = proxy.view();
-                let mut listeners = view.catalog.listeners.iter();
-                let current = listeners.find(|l| l.address == listener.address);
-                let current = current.unwrap_or(&listener);
-                connection::serve_accepted(proxy, Arc::clone(current), stream, peer)
-            })
-            .await;
-            if let Err(error) = served {
-                tracing::error!(%error, listener = %listener.name, "a listener ended");
-            }
-        }));
-    }
-    for accepted in accepting {
-        let _ = accepted.await;
-    }
+    listeners::serve(proxy, worker.index, drain, followed, most_connections).await;
     sweeper.abort();
-}
-
-/// Each worker's own sockets, bound before any worker starts so that an address in use is said at
-/// once.
-#[derive(Default)]
-struct Sockets {
-    of_workers: HashMap<usize, Vec<(Arc<Listener>, StdListener)>>,
-    addresses: Vec<(Arc<str>, SocketAddr)>,
-}
-
-impl Sockets {
-    fn bind(live: &LiveCatalog, count: NonZeroUsize) -> Result<Self, NodeError> {
-        let mut sockets = Self::default();
-        for listener in &live.current().listeners {
-            let bound = bind_shared(listener.address, count)
-                .map_err(|source| NodeError::Listen { address: listener.address, source })?;
-            if let Some(first) = bound.first() {
-                sockets.addresses.push((Arc::clone(&listener.name), first.local_addr()?));
-            }
-            for (index, socket) in bound.into_iter().enumerate() {
-                let of_worker = sockets.of_workers.entry(index).or_default();
-                of_worker.push((Arc::clone(listener), socket));
-            }
-        }
-        Ok(sockets)
-    }
 }
 
 /// What the agent says of itself.
 struct State {
+    admin: Arc<Admin>,
     live: Arc<LiveCatalog>,
     enforcement: Arc<Enforcement>,
     registry: Arc<Registry>,
@@ -220,6 +171,7 @@ impl State {
                 policies.combine(&totals.policies);
                 policy_metrics::render(&mut text, &policies, &self.enforcement);
                 text.push_str(&self.steering.render());
+                self.admin.gate.render(&mut text);
                 let mut response = Response::new(Full::new(Bytes::from(text)));
                 response.headers_mut().insert(
                     header::CONTENT_TYPE,

@@ -6,7 +6,7 @@ use tokio::runtime::Handle;
 
 use super::NodeError;
 use crate::{
-    catalog::{Defaults, live::LiveCatalog},
+    catalog::live::LiveCatalog,
     config::{Config, Mode},
     enforcement::Enforcement,
     redirect::{self, Capture, Metrics, Parts, Redirect, RedirectConfig},
@@ -76,12 +76,10 @@ pub(super) async fn stop(redirect: Option<Redirect>) {
 }
 
 fn load_catalog(config: &Config) -> Result<Arc<LiveCatalog>, NodeError> {
-    let defaults =
-        Defaults { listen: config.listen, tenant: config.tenant.clone(), upstream: None };
     let enforcement =
         Enforcement::start(&config.policy.enforcement, &config.state_dir, &Handle::current())?;
     let build = config.policy.engine_builder(enforcement);
-    Ok(LiveCatalog::load(config.file.clone(), defaults, build)?)
+    Ok(LiveCatalog::load(config.file.clone(), config.defaults(None), build, None)?)
 }
 
 fn start_access_log(settings: &RedirectConfig) -> Result<AccessLog, NodeError> {

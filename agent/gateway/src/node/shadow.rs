@@ -17,6 +17,7 @@ use tokio::{
 
 use super::{NodeError, redirect, steered_capture::SteeredCapture};
 use crate::{
+    admin::Admin,
     capture::{
         CaptureError, CaptureMethod, CaptureSource, Watched,
         ebpf::{EbpfCapture, EbpfConfig},
@@ -112,8 +113,18 @@ pub(super) async fn run(config: Config, settings: ShadowSettings) -> Result<(), 
     let (stop, stopping) = watch::channel(false);
     let api = {
         let shadow = Arc::clone(&shadow);
-        tokio::spawn(http::serve(listener, stopping, move |call| {
-            routes::answer(Arc::clone(&shadow), call)
+        let admin = Admin::new("shadow", config.admin_token.clone(), None);
+        tokio::spawn(http::serve(listener, stopping, move |call: http::Call| {
+            let (shadow, admin) = (Arc::clone(&shadow), Arc::clone(&admin));
+            async move {
+                match Admin::owns(call.head.uri.path()) {
+                    true => {
+                        let body = std::future::ready(Ok(call.body));
+                        admin.answer(&call.head, body, call.peer).await
+                    }
+                    false => routes::answer(shadow, call).await,
+                }
+            }
         }))
     };
     let writer = tokio::spawn(Arc::clone(&shadow).write_when_ready());

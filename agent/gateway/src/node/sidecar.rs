@@ -11,10 +11,8 @@ use tokio::runtime::Handle;
 
 use super::{NodeError, redirect, signals::Signals};
 use crate::{
-    catalog::{
-        Defaults,
-        live::{CatalogReader, LiveCatalog},
-    },
+    admin::{Admin, Served},
+    catalog::live::{CatalogReader, LiveCatalog},
     config::{Config, sidecar::SidecarSettings},
     drain::{self, Drained},
     enforcement::Enforcement,
@@ -48,12 +46,18 @@ pub(super) async fn run(config: Config, settings: SidecarSettings) -> Result<(),
     let (trigger, watcher) = drain::channel();
     let counters: Vec<Arc<Counters>> = (0..count.get()).map(|_| Arc::default()).collect();
     let steering = Arc::<Metrics>::default();
+    let served = Served {
+        live: Arc::clone(&live),
+        enforcement: Arc::clone(&enforcement),
+        tenant: config.tenant.clone(),
+    };
     let own = Arc::new(OwnRoutes {
         live: Arc::clone(&live),
         enforcement: Arc::clone(&enforcement),
         counters: counters.clone(),
         drain: watcher.clone(),
         steering: Arc::clone(&steering),
+        admin: Admin::new("sidecar", config.admin_token.clone(), Some(served)),
     });
     let steered = redirect::Shared {
         live: Some(Arc::clone(&live)),
@@ -94,10 +98,8 @@ fn load_catalog(
     config: &Config,
     enforcement: &Arc<Enforcement>,
 ) -> Result<Arc<LiveCatalog>, NodeError> {
-    let defaults =
-        Defaults { listen: config.listen, tenant: config.tenant.clone(), upstream: None };
     let build = config.policy.engine_builder(Arc::clone(enforcement));
-    Ok(LiveCatalog::load(config.file.clone(), defaults, build)?)
+    Ok(LiveCatalog::load(config.file.clone(), config.defaults(None), build, None)?)
 }
 
 fn start_workers(

@@ -9,6 +9,7 @@ pub mod exchange;
 pub mod forwarding;
 pub mod http1;
 pub mod http2;
+pub mod listeners;
 pub mod pool;
 pub mod proxy_protocol;
 pub mod random;

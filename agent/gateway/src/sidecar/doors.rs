@@ -24,6 +24,7 @@ use super::{
     user_info::Stating,
 };
 use crate::{
+    admin::{Admin, LONGEST_BODY},
     config::sidecar::DecisionFormat,
     http::{Answer, problem::Problem},
 };
@@ -54,7 +55,7 @@ pub struct DoorSettings {
 pub struct Doors {
     pub decider: Decider,
     pub settings: DoorSettings,
-    /// `/health`, `/metrics`: for everyone.
+    /// `/health`, `/metrics`: for everyone; `/admin`, for whoever has its token.
     pub own: Arc<OwnRoutes>,
 }
 
@@ -75,6 +76,11 @@ impl Doors {
         peer: std::net::SocketAddr,
     ) -> Response<DoorBody> {
         let Some(door) = self.find(request.uri().path()) else {
+            if Admin::owns(request.uri().path()) {
+                let (head, body) = request.into_parts();
+                let body = self.read_at_most(body, LONGEST_BODY);
+                return self.own.admin.answer(&head, body, peer).await.map(Either::Left);
+            }
             let own = self.own.answer(request.method(), request.uri().path());
             return own.unwrap_or_else(not_found).map(Either::Left);
         };
@@ -196,17 +202,21 @@ impl Doors {
     }
 
     async fn read(&self, body: Incoming) -> Result<Bytes, Problem> {
+        self.read_at_most(body, LONGEST_QUESTION).await
+    }
+
+    async fn read_at_most(&self, body: Incoming, most: usize) -> Result<Bytes, Problem> {
         if body.is_end_stream() {
             return Ok(Bytes::new());
         }
-        let collecting = Limited::new(body, LONGEST_QUESTION).collect();
+        let collecting = Limited::new(body, most).collect();
         match tokio::time::timeout(READ_WITHIN, collecting).await {
             Ok(Ok(collected)) => Ok(collected.to_bytes()),
             Ok(Err(error)) if error.is::<LengthLimitError>() => {
                 self.decider.counters.refused(Refused::TooLong);
                 Err(Problem::new(
                     StatusCode::PAYLOAD_TOO_LARGE,
-                    format!("the question is longer than {LONGEST_QUESTION} bytes"),
+                    format!("the body is longer than {most} bytes"),
                 ))
             }
             Ok(Err(_)) => {
@@ -280,7 +290,7 @@ fn not_found() -> Answer {
     Problem::new(
         StatusCode::NOT_FOUND,
         "there is no such resource; there are /authz, /authz/nginx, /authz/forward, /authz/kong, \
-         Envoy's prefix, envoy.service.auth.v3.Authorization, /health, /health/live, \
+         Envoy's prefix, envoy.service.auth.v3.Authorization, /admin, /health, /health/live, \
          /health/ready and /metrics",
     )
     .into_response()

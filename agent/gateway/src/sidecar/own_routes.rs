@@ -14,6 +14,7 @@ use serde_json::json;
 
 use super::counters::{self, BUCKETS, Counters, Totals};
 use crate::{
+    admin::Admin,
     catalog::live::LiveCatalog,
     drain::Watcher,
     enforcement::Enforcement,
@@ -30,6 +31,7 @@ pub struct OwnRoutes {
     pub counters: Vec<Arc<Counters>>,
     pub drain: Watcher,
     pub steering: Arc<redirect::Metrics>,
+    pub admin: Arc<Admin>,
 }
 
 impl OwnRoutes {
@@ -132,6 +134,7 @@ impl OwnRoutes {
         policies.combine(&totals.policies);
         policy_metrics::render(&mut text, &policies, &self.enforcement);
         text.push_str(&self.steering.render());
+        self.admin.gate.render(&mut text);
         Ok(text)
     }
 }

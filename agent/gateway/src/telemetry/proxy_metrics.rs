@@ -90,7 +90,7 @@ pub fn render(totals: &Totals, status: &Status, log_dropped: u64) -> String {
     text
 }
 
-pub(super) fn header(text: &mut String, name: &str, kind: &str, help: &str) {
+pub fn header(text: &mut String, name: &str, kind: &str, help: &str) {
     let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}");
 }
 

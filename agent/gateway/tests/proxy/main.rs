@@ -1,6 +1,7 @@
 //! The built `stoa-gateway` as a reverse proxy, from the outside: raw sockets on both sides, so
 //! that every byte is ours.
 
+mod admin;
 mod configuration;
 mod forwarding;
 mod gateway;

@@ -1,6 +1,6 @@
 //! Settings of every mode.
 
-use super::{Setting, one};
+use super::{Kind, Setting, one};
 
 const MODE: &str = "Mode and API";
 const REDIRECT: &str = "Steering of workloads, in any mode";
@@ -41,6 +41,28 @@ pub const SETTINGS: &[Setting] = &[
         "NAME",
         MODE,
         "Tenant that the contracts belong to [default: default]",
+    ),
+    one(
+        "admin-api-token",
+        &["STOA_ADMIN_API_TOKEN"],
+        "TOKEN",
+        MODE,
+        "Who shows it may use the admin API, /admin/*; better a variable, which other users of the machine cannot see [default: the admin API answers 503]",
+    ),
+    Setting {
+        key: "route-reload-enabled",
+        variables: &["STOA_ROUTE_RELOAD_ENABLED"],
+        value_name: "BOOL",
+        group: MODE,
+        help: "Reload what the file configures when it changes; without, SIGHUP and the admin API do [default: true]",
+        kind: Kind::Switch,
+    },
+    one(
+        "route-reload-interval-secs",
+        &["STOA_ROUTE_RELOAD_INTERVAL_SECS"],
+        "SECONDS",
+        MODE,
+        "How often the file, and those that it names, are looked at [default: 1]",
     ),
 ];
 

@@ -63,7 +63,7 @@ pub const SETTINGS: &[Setting] = &[
         &["STOA_ADMIN_PORT"],
         "PORT",
         PROXY,
-        "Port of the node's own /health and /metrics; 0 takes a free one [default: 9090]",
+        "Port of the node's own /admin, /health and /metrics; 0 takes a free one [default: 9090]",
     ),
     one(
         "drain-seconds",
