@@ -11,7 +11,7 @@ use super::{
     detect::person_name,
     field_name, person_field,
     recurrence::Seen,
-    shape,
+    shape, verb,
     vocabulary::{self, Membership},
 };
 use crate::observation::{Personal, Shape, Text, Token, TokenHash};
@@ -201,6 +201,11 @@ pub(super) fn classify(role: Role, bytes: &[u8]) -> Known {
     };
     let words = vocabulary::split_words(text);
     if words.is_empty() {
+        // `/-/healthy`, `/apps/-/services`, `/users/~/keys`: one sign is nobody's secret.
+        if matches!((role, text), (Role::Path | Role::PathOfPerson, "-" | "~" | "*" | "_" | "@")) {
+            known.is_word = true;
+            known.text = Some(Text::admit(text));
+        }
         return known;
     }
     if role != Role::Path && role != Role::PathOfPerson {
@@ -240,7 +245,11 @@ pub(super) fn classify(role: Role, bytes: &[u8]) -> Known {
         && (membership != Membership::Stranger
             || (shape == Shape::Version && role != Role::NameOfPerson));
     let is_strict = matches!(role, Role::PathOfPerson | Role::NameOfPerson);
-    if known.is_word && !(is_strict && membership == Membership::Compound) {
+    // Among persons, words that are joined may be what one of them is called; not so where the
+    // first is a verb.
+    if known.is_word
+        && !(is_strict && membership == Membership::Compound && !verb::is_command(&words))
+    {
         known.text = Some(Text::admit(text));
         return known;
     }
@@ -285,59 +294,9 @@ pub(super) fn classify(role: Role, bytes: &[u8]) -> Known {
     known
 }
 
-/// What operations begin with that are called as functions are.
-const COMMANDS: [&str; 44] = [
-    "activate",
-    "add",
-    "approve",
-    "archive",
-    "assign",
-    "calculate",
-    "cancel",
-    "check",
-    "confirm",
-    "copy",
-    "create",
-    "deactivate",
-    "delete",
-    "disable",
-    "download",
-    "enable",
-    "export",
-    "fetch",
-    "find",
-    "generate",
-    "get",
-    "import",
-    "list",
-    "mark",
-    "move",
-    "perform",
-    "process",
-    "promote",
-    "query",
-    "refresh",
-    "remove",
-    "resend",
-    "reset",
-    "restore",
-    "retry",
-    "search",
-    "send",
-    "set",
-    "start",
-    "stop",
-    "submit",
-    "update",
-    "validate",
-    "verify",
-];
-
 /// `promoteReplica`, `mark-as-shipped`: a verb and what it is done to.
 fn is_command(shape: Shape, words: &[String]) -> bool {
-    shape == Shape::Compound
-        && words.len() >= 2
-        && words.first().is_some_and(|verb| COMMANDS.contains(&verb.as_str()))
+    shape == Shape::Compound && verb::is_command(words)
 }
 
 /// `3`, `1.1`, `2.0.1`, `2015-03-31`: versions without a letter, unless something else.

@@ -33,6 +33,7 @@ mod recurrence;
 mod shape;
 mod siblings;
 mod target;
+mod verb;
 mod vocabulary;
 mod vocabulary_words;
 
