@@ -27,6 +27,12 @@ pub(super) struct Candidate<'a> {
     pub behaviour: Behaviour,
 }
 
+impl<'a> Candidate<'a> {
+    pub fn of(key: Key, child: &'a Child) -> Self {
+        Self { key, child, behaviour: Behaviour::of(&child.node) }
+    }
+}
+
 /// What is known of the parent.
 pub(super) struct Surroundings {
     /// Nothing but prefixes (`api`, `v1`) stands before: resources are named here.
@@ -159,6 +165,7 @@ const MAX_CLOSED: usize = 12;
 /// | words for one certain resource (`me`, `latest`), which behave as the others do | -4 |
 /// | one value, seen eight times or more, with none like it | -2 |
 /// | letters with digits among them | +1.5 |
+/// | something is done with it (`rex:feed`), and it is no word | +2 |
 /// | resources are named here; after a parameter; after a plural | -2.5; -1; +1 |
 /// | stands in the bodies as well | +3 |
 /// | behaves as the known values do (structure compared); as a word, very much so | +2.5; +5 |
@@ -225,6 +232,11 @@ pub(super) fn weigh(
         && cluster.len() <= MAX_CLOSED
         // What is seen often and yet has no text is no structure.
         && cluster.iter().all(|c| c.child.token.count >= 5 && c.child.token.text().is_some());
+    let is_called = |c: &&Candidate<'_>| {
+        !c.child.token.is_word
+            && c.child.suffix.as_ref().is_some_and(|s| s.as_str().starts_with(':'))
+    };
+    score += 2.0 * cluster.iter().filter(is_called).count() as f64 / n;
     score += 1.5 * share(&|t| t.is_irregular && !t.is_word && !t.is_version);
     if surroundings.is_resource_level {
         score -= 2.5;

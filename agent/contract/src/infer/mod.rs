@@ -5,6 +5,7 @@ mod components;
 mod confidence;
 mod evidence;
 mod files;
+mod formats;
 pub(crate) mod likeness;
 mod model;
 mod names;
