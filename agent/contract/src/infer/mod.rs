@@ -17,6 +17,8 @@ pub(crate) mod templates;
 #[cfg(test)]
 mod component_tests;
 #[cfg(test)]
+mod foreign_tests;
+#[cfg(test)]
 mod sibling_tests;
 #[cfg(test)]
 mod tests;

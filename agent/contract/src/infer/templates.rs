@@ -10,7 +10,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    evidence::{Candidate, Surroundings, clusters, member, telling, weigh},
+    evidence::{Candidate, Established, Surroundings, clusters, member, telling, weigh},
     files,
     formats::{self, Custom, Represented},
     likeness::Behaviour,
@@ -26,7 +26,7 @@ use crate::{
         token,
         value::{StoredText, ValueStats},
     },
-    observation::Method,
+    observation::{Method, Personal},
 };
 
 /// Combining for rendering gives nothing up.
@@ -406,12 +406,17 @@ fn group_suffix(
     // The largest cluster first: what it settles is known to those after it.
     let mut clusters = clusters(named);
     clusters.sort_by_key(|c| std::cmp::Reverse(c.len()));
-    let mut known = values.behaviour.clone();
+    let mut known = values.established();
     for cluster in clusters {
         let score = weigh(&cluster, known.as_ref(), overflow.is_some(), surroundings);
         if score > 0.0 {
-            let known = known.get_or_insert_default();
-            cluster.iter().for_each(|c| known.absorb(&c.behaviour));
+            let are_identifiers = cluster.iter().all(|c| c.child.token.is_irregular);
+            let known = known.get_or_insert_with(|| Established {
+                behaviour: Behaviour::default(),
+                are_identifiers,
+            });
+            known.are_identifiers &= are_identifiers;
+            cluster.iter().for_each(|c| known.behaviour.absorb(&c.behaviour));
         }
         let certainty = 1.0 / (1.0 + (-score.abs()).exp());
         for candidate in &cluster {
@@ -489,6 +494,18 @@ impl Values {
         self.keys.insert(candidate.key);
         self.behaviour.get_or_insert_default().absorb(&candidate.behaviour);
         self.merge(candidate.child, certainty);
+    }
+
+    /// What the values that obviously vary are to those beside them.
+    fn established(&self) -> Option<Established> {
+        let values = self.values.as_ref()?;
+        // Secrets are not told apart; names of persons are no identifiers.
+        let several =
+            values.distinct.listed().len() as u64 + values.personal.get(&Personal::Secret);
+        Some(Established {
+            behaviour: self.behaviour.clone()?,
+            are_identifiers: values.distinct.is_many || several >= 3,
+        })
     }
 
     fn take_overflow(&mut self, child: &Child) {

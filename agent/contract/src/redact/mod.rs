@@ -315,4 +315,4 @@ fn method(name: &str) -> Method {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
