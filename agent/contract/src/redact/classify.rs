@@ -90,7 +90,7 @@ pub(super) fn likeness(bytes: &[u8], profile: Profile) -> Likeness {
     {
         return Likeness::Words;
     }
-    if words.iter().any(|w| vocabulary::is_gibberish(w) || w.len() > 20) || is_scrambled(text) {
+    if words.iter().any(|w| vocabulary::is_gibberish(w) || w.len() > 20) || looks_secret(text) {
         return Likeness::Barred;
     }
     let has_known = words.iter().any(|w| w.len() >= 2 && vocabulary::is_word(w));
@@ -106,10 +106,14 @@ pub(super) fn likeness(bytes: &[u8], profile: Profile) -> Likeness {
 fn words_name_a_person(text: &str, words: &[String]) -> bool {
     let names_one = |w: &String| {
         let w = without_accents(w);
-        person_name::is_name(w.as_bytes()) || person_name::is_joined_name(w.as_bytes())
+        person_name::is_name(w.as_bytes())
+            || person_name::is_joined_name(w.as_bytes())
+            || person_name::is_family_name(&w)
     };
     let whole = text.to_lowercase();
-    words.iter().any(names_one) || person_name::is_name(without_accents(&whole).as_bytes())
+    words.iter().any(names_one)
+        || person_name::has_particle(words)
+        || person_name::is_name(without_accents(&whole).as_bytes())
 }
 
 /// Letters of lower-case Latin as the lists of names have them: `josé`, `müller`, `łukasz`.
@@ -139,10 +143,40 @@ fn without_accents(word: &str) -> Cow<'_, str> {
     word.chars().filter(|c| !('\u{300}'..='\u{36f}').contains(c)).map(plain).collect()
 }
 
+/// A short secret by how it is written, however often it comes.
+fn looks_secret(text: &str) -> bool {
+    is_scrambled(text)
+        || text
+            .split(|c: char| !c.is_ascii_alphanumeric())
+            .any(|piece| is_hexadecimal(piece) || is_typed_blindly(piece))
+}
+
+/// `c0ffee`, `deadbeefcafe`, `4a3f2b1`: digits to the base of sixteen and no word.
+fn is_hexadecimal(piece: &str) -> bool {
+    piece.len() >= 6
+        && piece.bytes().all(|b| b.is_ascii_hexdigit())
+        && piece.bytes().any(|b| b.is_ascii_alphabetic())
+        && !vocabulary::is_word(&piece.to_ascii_lowercase())
+}
+
+/// `qwertyuiop`, `letmein`: passwords that everybody thinks of.
+fn is_typed_blindly(piece: &str) -> bool {
+    const ROWS: [&str; 3] = ["qwertyuiop", "asdfghjkl", "zxcvbnm"];
+    const PHRASES: [&str; 5] = ["letmein", "iloveyou", "trustno", "changeme", "opensesame"];
+    if piece.len() < 5 {
+        return false;
+    }
+    let lower = piece.to_ascii_lowercase();
+    PHRASES.iter().any(|phrase| lower.contains(phrase))
+        || ROWS.iter().any(|row| {
+            lower.as_bytes().windows(5).any(|run| row.as_bytes().windows(5).any(|r| r == run))
+        })
+}
+
 /// Letters, digits and cases in disorder and no word: a short secret rather than a name that
 /// somebody gave. `dGhpcw`, `tR5kLm9q`, `qZrLkXwTnV`; words beside it (`file.tR5kLm9q`) do not
 /// make it one.
-fn is_scrambled(text: &str) -> bool {
+pub(super) fn is_scrambled(text: &str) -> bool {
     let class = |b: u8| match b {
         b'0'..=b'9' => 0u8,
         b'a'..=b'z' => 1,
@@ -178,6 +212,13 @@ fn detect_within(text: &str) -> Option<Personal> {
 /// `12 rue de la Paix`: numbers and words with spaces between them, as addresses are written.
 fn is_phrase_with_number(text: &str, profile: Profile) -> bool {
     profile.digits > 0 && text.split(' ').filter(|part| !part.is_empty()).count() >= 3
+}
+
+/// Words with spaces between them that somebody wrote. Names with spaces are of words that are
+/// known, but for one of the trade (`Widget Count`); segments of paths have none.
+fn is_prose(text: &str, words: &[String], is_path: bool) -> bool {
+    let strangers = words.iter().filter(|w| !vocabulary::is_word(w)).count();
+    text.contains(' ') && (is_path || strangers > 1 || strangers == words.len())
 }
 
 /// All that a token's bytes and place tell, before anything recurred.
@@ -272,7 +313,8 @@ pub(super) fn classify(role: Role, bytes: &[u8]) -> Known {
         && bytes.len() <= 64
         && longest <= 24
         // A verb in front is order enough.
-        && (is_command(shape, &words) || !is_scrambled(text))
+        && (is_command(shape, &words) || !looks_secret(text))
+        && !is_prose(text, &words, is_path)
         && !is_phrase_with_number(text, profile)
         // What is written so in a path is a title or somebody's name (`/wiki/Иван_Петров`).
         && (text.is_ascii() || !is_path)
@@ -301,7 +343,8 @@ fn is_command(shape: Shape, words: &[String]) -> bool {
 
 /// `3`, `1.1`, `2.0.1`, `2015-03-31`: versions without a letter, unless something else.
 fn is_short_number(text: &str, shape: Shape) -> bool {
-    shape == Shape::Date
+    // Interfaces have had dates since about then, and few who are born since are in data yet.
+    (shape == Shape::Date && text > "2005")
         || (text.len() <= 8
             && text.split('.').all(|part| {
                 (1..=2).contains(&part.len()) && part.bytes().all(|b| b.is_ascii_digit())
