@@ -27,6 +27,19 @@ pub(super) struct Candidate<'a> {
     pub behaviour: Behaviour,
 }
 
+impl<'a> Candidate<'a> {
+    pub fn of(key: Key, child: &'a Child) -> Self {
+        Self { key, child, behaviour: Behaviour::of(&child.node) }
+    }
+}
+
+/// What is known already to be values of the place.
+pub(super) struct Established {
+    pub behaviour: Behaviour,
+    /// They look like identifiers, no two of a name: numbers, UUIDs, `WK17`.
+    pub are_identifiers: bool,
+}
+
 /// What is known of the parent.
 pub(super) struct Surroundings {
     /// Nothing but prefixes (`api`, `v1`) stands before: resources are named here.
@@ -35,6 +48,8 @@ pub(super) struct Surroundings {
     pub follows_plural: bool,
     /// The parent's name is one of a place of files.
     pub is_of_files: bool,
+    /// The parent lists or makes what is below it.
+    is_collection: bool,
     /// What the parent lists, and what it answers itself.
     items: Vec<Features>,
     answer: Option<Features>,
@@ -51,6 +66,7 @@ impl Surroundings {
             follows_parameter: matches!(last, Some(Segment::Parameter(_))),
             follows_plural: matches!(last, Some(Segment::Static(t)) if names::is_plural(t)),
             is_of_files: matches!(last, Some(Segment::Static(t)) if files::is_collection(t)),
+            is_collection: listed.is_some() || node.methods.contains_key(&Method::Post),
             items: listed
                 .into_iter()
                 .flat_map(|get| get.details.iter().filter_map(|(key, _)| known.details.get(*key)))
@@ -84,7 +100,8 @@ fn is_echoed(child: &Child) -> bool {
     most > 0 && most * 3 >= telling(child)
 }
 
-/// Children that behave alike, in the order of their keys. Where nothing of structure can be
+/// Children that behave alike, in the order of their keys; those that are called what is done apart
+/// from the others, where they are few beside them. Where nothing of structure can be
 /// compared, children of the same methods and media types come together.
 pub(super) fn clusters(candidates: Vec<Candidate<'_>>) -> Vec<Vec<Candidate<'_>>> {
     let mut clusters: Vec<(Behaviour, Vec<Candidate<'_>>)> = Vec::new();
@@ -105,14 +122,39 @@ pub(super) fn clusters(candidates: Vec<Candidate<'_>>) -> Vec<Vec<Candidate<'_>>
             None => clusters.push((candidate.behaviour.clone(), vec![candidate])),
         }
     }
-    clusters.into_iter().map(|(_, members)| members).collect()
+    clusters.into_iter().flat_map(|(_, members)| without_commands(members)).collect()
+}
+
+fn is_compound_command(token: &TokenStats) -> bool {
+    token.text().is_some_and(|text| names::is_command(text) && names::has_joint(text))
+}
+
+/// `get_by_name` beside names of things answers what they answer.
+fn without_commands(members: Vec<Candidate<'_>>) -> Vec<Vec<Candidate<'_>>> {
+    let count = members.iter().filter(|c| is_compound_command(&c.child.token)).count();
+    if count == 0 || count * 3 > members.len() {
+        return vec![members];
+    }
+    let (commands, others) = members.into_iter().partition(|c| is_compound_command(&c.child.token));
+    vec![others, commands]
 }
 
 /// Words that stand for one certain resource beside those with an identifier, and behave as those.
 fn is_singleton(text: &str) -> bool {
     matches!(
         text,
-        "me" | "self" | "current" | "latest" | "mine" | "whoami" | "new" | "all" | "search"
+        "me" | "self"
+            | "current"
+            | "latest"
+            | "mine"
+            | "whoami"
+            | "new"
+            | "all"
+            | "search"
+            // Any of them, by Google's AIP-159; the caller's own.
+            | "-"
+            | "~"
+            | "@me"
     )
 }
 
@@ -157,11 +199,15 @@ const MAX_CLOSED: usize = 12;
 /// |---|---|
 /// | a vocabulary word; a version, of fewer than four or where resources are named; another token | -3; -4; -0.5 |
 /// | words for one certain resource (`me`, `latest`), which behave as the others do | -4 |
-/// | one value, seen eight times or more, with none like it | -2 |
+/// | one value, with none like it, seen 5, 8, 30 times or more | -1, -2, -3 |
 /// | letters with digits among them | +1.5 |
-/// | resources are named here; after a parameter; after a plural | -2.5; -1; +1 |
+/// | something is done with it (`rex:feed`), and it is no word | +2 |
+/// | resources are named here; after a parameter; after a plural, unless closed | -2.5; -1; +1 |
+/// | all are deleted, below what lists or makes them; written as constants (`VALIDITY`) | +2; +1.5 |
 /// | stands in the bodies as well | +3 |
 /// | behaves as the known values do (structure compared); as a word, very much so | +2.5; +5 |
+/// | the same, for what is done; for one or two words beside identifiers | +1; 0 |
+/// | answers, and nothing is below it, where the known values are the reverse | -1.5 |
 /// | behaves otherwise; calls methods they do not have, often | -2; -1, -2 |
 /// | answers what the parent lists | +2 |
 /// | came from earlier responses; as a word or where resources are named | +2; +1 |
@@ -177,7 +223,7 @@ const MAX_CLOSED: usize = 12;
 /// | more siblings than are told apart, and not words | +2 |
 pub(super) fn weigh(
     cluster: &[Candidate<'_>],
-    known: Option<&Behaviour>,
+    known: Option<&Established>,
     has_overflow: bool,
     surroundings: &Surroundings,
 ) -> f64 {
@@ -197,9 +243,13 @@ pub(super) fn weigh(
     }
     if let [one] = cluster
         && known.is_none()
-        && one.child.token.count >= 8
     {
-        score -= 2.0;
+        score -= match one.child.token.count {
+            0..5 => 0.0,
+            5..8 => 1.0,
+            8..30 => 2.0,
+            _ => 3.0,
+        };
     }
     let singletons = named(&is_singleton);
     score -= 4.0 * singletons;
@@ -225,6 +275,11 @@ pub(super) fn weigh(
         && cluster.len() <= MAX_CLOSED
         // What is seen often and yet has no text is no structure.
         && cluster.iter().all(|c| c.child.token.count >= 5 && c.child.token.text().is_some());
+    let is_called = |c: &&Candidate<'_>| {
+        !c.child.token.is_word
+            && c.child.suffix.as_ref().is_some_and(|s| s.as_str().starts_with(':'))
+    };
+    score += 2.0 * cluster.iter().filter(is_called).count() as f64 / n;
     score += 1.5 * share(&|t| t.is_irregular && !t.is_word && !t.is_version);
     if surroundings.is_resource_level {
         score -= 2.5;
@@ -234,8 +289,12 @@ pub(super) fn weigh(
         }
     } else if surroundings.follows_parameter {
         score -= 1.0;
-    } else if surroundings.follows_plural {
+    } else if surroundings.follows_plural && !is_closed {
         score += 1.0;
+    }
+    if cluster.len() > 1 && !surroundings.is_resource_level {
+        score += if is_deleted(cluster, surroundings) { 2.0 } else { 0.0 };
+        score += 1.5 * named(&is_constant);
     }
     if let Some(known) = known {
         score += weigh_against(known, &behaviour, cluster, surroundings, is_wordy, singletons);
@@ -272,9 +331,22 @@ pub(super) fn weigh(
     score
 }
 
+/// Each is deleted by itself, and what is above them lists or makes them: members of a collection.
+fn is_deleted(cluster: &[Candidate<'_>], surroundings: &Surroundings) -> bool {
+    surroundings.is_collection
+        && cluster.iter().all(|c| c.child.node.methods.contains_key(&Method::Delete))
+}
+
+/// `VALIDITY`, `IN_TRANSIT`: as members of enumerations are written, and no names of resources.
+fn is_constant(text: &str) -> bool {
+    text.len() >= 3
+        && text.bytes().any(|b| b.is_ascii_uppercase())
+        && text.bytes().all(|b| b.is_ascii_uppercase() || b == b'_')
+}
+
 /// The part of the evidence that is beside values which are known as such.
 fn weigh_against(
-    known: &Behaviour,
+    known: &Established,
     behaviour: &Behaviour,
     cluster: &[Candidate<'_>],
     surroundings: &Surroundings,
@@ -282,10 +354,15 @@ fn weigh_against(
     singletons: f64,
 ) -> f64 {
     let mut score = 0.0;
+    let are_identifiers = known.are_identifiers;
+    let known = &known.behaviour;
     let likeness = known.likeness(behaviour);
     if likeness.is_informed && likeness.degree >= 0.6 {
+        let commands = cluster.iter().filter(|c| is_compound_command(&c.child.token)).count();
         score += match (is_wordy, surroundings.is_resource_level) {
             _ if singletons > 0.0 => 0.0,
+            (true, _) if are_identifiers && cluster.len() <= 2 => 0.0,
+            _ if commands * 2 > cluster.len() => 1.0,
             (true, true) => 2.0,
             (true, false) => 5.0,
             (false, _) => 2.5,
@@ -300,6 +377,14 @@ fn weigh_against(
             .map(|stats| stats.count)
             .sum();
         score -= if calls >= 5 { 2.0 } else { 1.0 };
+    }
+    let is_named = cluster.iter().all(|c| c.child.token.text().is_some());
+    if is_named
+        && known.methods().is_empty()
+        && !behaviour.methods().is_empty()
+        && cluster.iter().all(|c| c.child.node.children.iter().next().is_none())
+    {
+        score -= 1.5;
     }
     if known.is_apart(behaviour) {
         score -= 2.0;

@@ -5,6 +5,7 @@ mod components;
 mod confidence;
 mod evidence;
 mod files;
+mod formats;
 pub(crate) mod likeness;
 mod model;
 mod names;
@@ -15,6 +16,8 @@ pub(crate) mod templates;
 
 #[cfg(test)]
 mod component_tests;
+#[cfg(test)]
+mod foreign_tests;
 #[cfg(test)]
 mod sibling_tests;
 #[cfg(test)]

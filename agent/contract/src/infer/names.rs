@@ -87,6 +87,13 @@ pub(crate) fn is_command(text: &str) -> bool {
     VERBS.contains(&first.to_ascii_lowercase().as_str())
 }
 
+/// Of several words: `get_by_name`, `getByName`.
+pub(crate) fn has_joint(text: &str) -> bool {
+    let mut chars = text.chars();
+    chars.next();
+    chars.any(|c| matches!(c, '-' | '_' | '.') || c.is_ascii_uppercase())
+}
+
 /// `darkMode`: a name as programs have them.
 pub(crate) fn is_camel(text: &str) -> bool {
     let joint = text.find(|c: char| !c.is_ascii_lowercase()).unwrap_or(text.len());
@@ -119,9 +126,31 @@ pub(crate) fn is_language_tag(text: &str) -> bool {
     is_language && parts.clone().count() <= 2 && parts.all(is_subtag)
 }
 
-const UNCOUNTABLE: [&str; 14] = [
-    "news", "status", "address", "access", "process", "progress", "series", "species", "analysis",
-    "dns", "https", "business", "class", "settings",
+const UNCOUNTABLE: [&str; 24] = [
+    "news",
+    "status",
+    "address",
+    "access",
+    "process",
+    "progress",
+    "series",
+    "species",
+    "analysis",
+    "dns",
+    "https",
+    "business",
+    "class",
+    "settings",
+    "statistics",
+    "analytics",
+    "logistics",
+    "graphics",
+    "sms",
+    "gps",
+    "aws",
+    "cms",
+    "pos",
+    "ats",
 ];
 
 pub(crate) fn is_plural(word: &str) -> bool {

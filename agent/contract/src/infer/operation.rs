@@ -18,6 +18,7 @@ use crate::{
         detail::{Detail, ResponseStats},
         endpoint::{Field, FieldSet, MethodStats},
         kept::Kind,
+        value::ValueStats,
     },
     observation::{Formats, Method},
 };
@@ -43,46 +44,66 @@ impl Template {
         let mut taken = BTreeSet::new();
         for segment in &place.segments {
             own.text.push('/');
-            match segment {
-                Segment::Static(text) => {
-                    own.text.push_str(&escape(text));
-                    own.parts.push(names::Part::Static(text.clone()));
-                }
-                Segment::Parameter(variable) => {
-                    let name = names::unique(&own.name(variable), &mut taken);
-                    own.text.push_str(&format!("{{{name}}}{}", escape(&variable.suffix)));
-                    own.parts.push(names::Part::Parameter {
-                        name: name.clone(),
-                        suffix: variable.suffix.clone(),
-                    });
-                    let note = if variable.is_path {
-                        Some("A path: its value may have slashes.".to_owned())
-                    } else if variable.is_placeholder {
-                        Some("May be a fixed segment: seen too seldom to show its text.".to_owned())
-                    } else {
-                        (variable.produced * 2 > variable.values.count)
-                            .then(|| "Its values come from earlier responses.".to_owned())
-                    };
-                    if variable.is_placeholder {
-                        own.notes.push(format!(
-                            "`{{{name}}}` may stand for a fixed segment whose text was withheld."
-                        ));
-                    }
-                    own.parameters.push(Parameter {
-                        name,
-                        place: Place::Path,
-                        is_required: true,
-                        schema: schema::of_values(&variable.values, options),
-                        samples: variable.values.count,
-                        note,
-                    });
-                }
-            }
+            own.push(segment, &mut taken, options);
         }
         if own.text.is_empty() || place.has_trailing_slash {
             own.text.push('/');
         }
         own
+    }
+
+    fn push(&mut self, segment: &Segment, taken: &mut BTreeSet<String>, options: &InferOptions) {
+        match segment {
+            Segment::Static(text) => {
+                self.text.push_str(&escape(text));
+                self.parts.push(names::Part::Static(text.clone()));
+            }
+            Segment::Parameter(variable) => {
+                let name = names::unique(&self.name(variable), taken);
+                self.text.push_str(&format!("{{{name}}}{}", escape(&variable.suffix)));
+                self.parts.push(names::Part::Parameter {
+                    name: name.clone(),
+                    suffix: variable.suffix.clone(),
+                });
+                let note = if variable.is_path {
+                    Some("A path: its value may have slashes.".to_owned())
+                } else if variable.is_placeholder {
+                    Some("May be a fixed segment: seen too seldom to show its text.".to_owned())
+                } else {
+                    (variable.produced * 2 > variable.values.count)
+                        .then(|| "Its values come from earlier responses.".to_owned())
+                };
+                if variable.is_placeholder {
+                    self.notes.push(format!(
+                        "`{{{name}}}` may stand for a fixed segment whose text was withheld."
+                    ));
+                }
+                self.take(name, &variable.values, note, options);
+            }
+            Segment::Represented(stem, formats) => {
+                self.push(stem, taken, options);
+                let name = names::unique("format", taken);
+                self.text.push_str(&format!(".{{{name}}}"));
+                self.take(name, formats, None, options);
+            }
+        }
+    }
+
+    fn take(
+        &mut self,
+        name: String,
+        values: &ValueStats,
+        note: Option<String>,
+        options: &InferOptions,
+    ) {
+        self.parameters.push(Parameter {
+            name,
+            place: Place::Path,
+            is_required: true,
+            schema: schema::of_values(values, options),
+            samples: values.count,
+            note,
+        });
     }
 
     /// `/users/{userId}`, `/repos/{repo}`, `/reports/{date}`; `/books/{isbn}`, where the bodies say

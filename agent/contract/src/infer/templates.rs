@@ -10,8 +10,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    evidence::{Candidate, Surroundings, clusters, member, telling, weigh},
+    evidence::{Candidate, Established, Surroundings, clusters, member, telling, weigh},
     files,
+    formats::{self, Custom, Represented},
     likeness::Behaviour,
 };
 use crate::{
@@ -25,7 +26,7 @@ use crate::{
         token,
         value::{StoredText, ValueStats},
     },
-    observation::Method,
+    observation::{Method, Personal},
 };
 
 /// Combining for rendering gives nothing up.
@@ -36,6 +37,31 @@ pub(crate) const UNBOUNDED: Bounds =
 pub(crate) enum Segment {
     Static(String),
     Parameter(Box<Variable>),
+    /// `near.{format}`, `{report}.{format}`: the stem, and its formats.
+    Represented(Box<Segment>, Box<ValueStats>),
+}
+
+impl Segment {
+    fn is_parameter(&self) -> bool {
+        matches!(self, Self::Parameter(_))
+    }
+
+    /// Whether it is a parameter that takes values with this suffix.
+    fn takes(&self, suffix: &str, has_suffix: bool) -> bool {
+        match self {
+            Self::Static(_) => false,
+            Self::Parameter(variable) => variable.suffix == suffix || !has_suffix,
+            Self::Represented(stem, formats) => {
+                let is_it = |text: &str| suffix.strip_prefix('.') == Some(text);
+                stem.is_parameter()
+                    && formats
+                        .distinct
+                        .listed()
+                        .iter()
+                        .any(|f| f.text.as_ref().is_some_and(|text| is_it(text.as_str())))
+            }
+        }
+    }
 }
 
 /// A parameter of a path.
@@ -91,12 +117,19 @@ pub(crate) struct Decided {
 
 pub(crate) fn decide(stats: &ServiceStats) -> Decided {
     let mut decided = Decided::default();
-    walk(stats, &stats.paths, &stats.misses, &mut Vec::new(), 1.0, &mut decided);
+    let known = Known { stats, custom: Custom::of(&stats.paths) };
+    walk(&known, &stats.paths, &stats.misses, &mut Vec::new(), 1.0, &mut decided);
     decided
 }
 
+/// What is known of the whole service.
+struct Known<'a> {
+    stats: &'a ServiceStats,
+    custom: Custom,
+}
+
 fn walk(
-    known: &ServiceStats,
+    known: &Known<'_>,
     node: &PathNode,
     misses: &PathNode,
     prefix: &mut Vec<Segment>,
@@ -109,11 +142,10 @@ fn walk(
     for (key, child) in misses.children.iter() {
         let suffix = child.suffix.as_ref().map_or("", |s| s.as_str());
         // Static beats parameter.
-        let at = groups.iter().position(|g| g.keys.contains(key)).or_else(|| {
-            groups.iter().position(|g| {
-                matches!(&g.segment, Segment::Parameter(v) if v.suffix == suffix || !g.has_suffix)
-            })
-        });
+        let at = groups
+            .iter()
+            .position(|g| g.keys.contains(key))
+            .or_else(|| groups.iter().position(|g| g.segment.takes(suffix, g.has_suffix)));
         let is_path = |g: &Group| matches!(&g.segment, Segment::Parameter(v) if v.is_path);
         let spans = at.and_then(|at| groups.get(at)).is_some_and(is_path);
         match at.and_then(|at| below.get_mut(at)) {
@@ -190,6 +222,15 @@ struct Group {
 }
 
 impl Group {
+    /// `{id}:cancel`, `documents:search`
+    fn is_called(&self) -> bool {
+        match &self.segment {
+            Segment::Static(text) => self.has_suffix && text.contains(':'),
+            Segment::Parameter(variable) => variable.suffix.starts_with(':'),
+            Segment::Represented(..) => false,
+        }
+    }
+
     /// Of parts of values nothing can be said of the whole.
     fn without_formats(mut self) -> Self {
         if let Segment::Parameter(variable) = &mut self.segment {
@@ -202,23 +243,28 @@ impl Group {
 }
 
 fn group(
-    known: &ServiceStats,
+    known: &Known<'_>,
     node: &PathNode,
     prefix: &[Segment],
     decided: &mut Decided,
 ) -> Vec<Group> {
+    let surroundings = Surroundings::of(known.stats, node, prefix);
+    if files::is_tree(node, &surroundings) {
+        return tree(node).into_iter().collect();
+    }
+    let represented = if surroundings.is_of_files {
+        Vec::new()
+    } else {
+        formats::represented(node, known.custom, surroundings.is_resource_level)
+    };
+    let taken: BTreeSet<Key> = represented.iter().flat_map(|r| r.keys.iter().copied()).collect();
     let mut suffixes: BTreeMap<&str, Vec<Candidate<'_>>> = BTreeMap::new();
-    for (key, child) in node.children.iter() {
+    for (key, child) in node.children.iter().filter(|(key, _)| !taken.contains(key)) {
         let suffix = child.suffix.as_ref().map_or("", |s| s.as_str());
-        let behaviour = Behaviour::of(&child.node);
-        suffixes.entry(suffix).or_default().push(Candidate { key: *key, child, behaviour });
+        suffixes.entry(suffix).or_default().push(Candidate::of(*key, child));
     }
     if node.children.overflow().is_some() {
         suffixes.entry("").or_default();
-    }
-    let surroundings = Surroundings::of(known, node, prefix);
-    if files::is_tree(node, &surroundings) {
-        return tree(node).into_iter().collect();
     }
     let are_file_names = files::are_file_names(&suffixes, &surroundings);
     let mut groups = Vec::new();
@@ -236,7 +282,36 @@ fn group(
         let overflow = node.children.overflow().filter(|_| suffix.is_empty());
         group_suffix(suffix, candidates, overflow, &surroundings, &mut groups, decided);
     }
-    join_suffixes(groups)
+    let mut groups = join_suffixes(groups);
+    groups.extend(group_represented(&represented, &surroundings, decided));
+    groups
+}
+
+/// Stems that are answered in several formats, judged as any siblings are.
+fn group_represented(
+    represented: &[Represented],
+    surroundings: &Surroundings,
+    decided: &mut Decided,
+) -> Vec<Group> {
+    let first = |r: &Represented| r.keys.first().copied();
+    let candidates: Vec<Candidate<'_>> =
+        represented.iter().filter_map(|r| Some(Candidate::of(first(r)?, &r.child))).collect();
+    let mut groups = Vec::new();
+    if !candidates.is_empty() {
+        group_suffix("", candidates, None, surroundings, &mut groups, decided);
+    }
+    for group in &mut groups {
+        let firsts = std::mem::take(&mut group.keys);
+        let mut formats = ValueStats::default();
+        for one in represented.iter().filter(|r| first(r).is_some_and(|k| firsts.contains(&k))) {
+            formats.combine(&one.formats);
+            group.keys.extend(&one.keys);
+        }
+        let stem = std::mem::replace(&mut group.segment, Segment::Static(String::new()));
+        group.segment = Segment::Represented(Box::new(stem), Box::new(formats));
+        group.has_suffix = true;
+    }
+    groups
 }
 
 /// All that is below a place, as one parameter that spans segments.
@@ -264,13 +339,16 @@ fn flatten(node: &PathNode, into: &mut PathNode) {
 }
 
 /// A suffix is structure where it is the only one, or where what answers differs (`{id}.json`,
-/// `{id}.xml`). Where values of several suffixes behave alike, it is part of the value.
+/// `{id}.xml`) or what is done (`{id}:cancel`). Where values of several suffixes behave alike, it is
+/// part of the value.
 fn join_suffixes(groups: Vec<Group>) -> Vec<Group> {
-    let is_parameter = |g: &Group| matches!(g.segment, Segment::Parameter(_));
+    let is_parameter = |g: &Group| g.segment.is_parameter();
+    let (called, groups): (Vec<_>, Vec<_>) = groups.into_iter().partition(Group::is_called);
     let (mut parameters, statics): (Vec<_>, Vec<_>) = groups.into_iter().partition(is_parameter);
     let has_several = parameters.len() > 1 || statics.iter().filter(|g| g.has_suffix).count() > 0;
     if parameters.is_empty() || !has_several {
         parameters.extend(statics);
+        parameters.extend(called);
         return parameters;
     }
     let mut whole = parameters.remove(0);
@@ -300,6 +378,7 @@ fn join_suffixes(groups: Vec<Group>) -> Vec<Group> {
         }
     }
     apart.insert(0, whole);
+    apart.extend(called);
     apart
 }
 
@@ -327,12 +406,17 @@ fn group_suffix(
     // The largest cluster first: what it settles is known to those after it.
     let mut clusters = clusters(named);
     clusters.sort_by_key(|c| std::cmp::Reverse(c.len()));
-    let mut known = values.behaviour.clone();
+    let mut known = values.established();
     for cluster in clusters {
         let score = weigh(&cluster, known.as_ref(), overflow.is_some(), surroundings);
         if score > 0.0 {
-            let known = known.get_or_insert_default();
-            cluster.iter().for_each(|c| known.absorb(&c.behaviour));
+            let are_identifiers = cluster.iter().all(|c| c.child.token.is_irregular);
+            let known = known.get_or_insert_with(|| Established {
+                behaviour: Behaviour::default(),
+                are_identifiers,
+            });
+            known.are_identifiers &= are_identifiers;
+            cluster.iter().for_each(|c| known.behaviour.absorb(&c.behaviour));
         }
         let certainty = 1.0 / (1.0 + (-score.abs()).exp());
         for candidate in &cluster {
@@ -410,6 +494,18 @@ impl Values {
         self.keys.insert(candidate.key);
         self.behaviour.get_or_insert_default().absorb(&candidate.behaviour);
         self.merge(candidate.child, certainty);
+    }
+
+    /// What the values that obviously vary are to those beside them.
+    fn established(&self) -> Option<Established> {
+        let values = self.values.as_ref()?;
+        // Secrets are not told apart; names of persons are no identifiers.
+        let several =
+            values.distinct.listed().len() as u64 + values.personal.get(&Personal::Secret);
+        Some(Established {
+            behaviour: self.behaviour.clone()?,
+            are_identifiers: values.distinct.is_many || several >= 3,
+        })
     }
 
     fn take_overflow(&mut self, child: &Child) {

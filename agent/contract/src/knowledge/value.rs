@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::counts::Counts;
+use super::{counts::Counts, token};
 use crate::observation::{Formats, Number, Personal, Text, TokenHash, Value};
 
 /// Distinct values kept while they may still be all there are; once there were more, none is:
@@ -221,6 +221,22 @@ impl ValueStats {
         if let Some(class) = value.personal {
             self.personal.add(class, 1);
         }
+    }
+
+    /// Of values that are known by their text, with how often each came.
+    pub fn of_texts(texts: impl Iterator<Item = (StoredText, u64)>) -> Self {
+        let mut own = Self::default();
+        for (text, count) in texts {
+            let length = u32::try_from(text.as_str().chars().count()).unwrap_or(u32::MAX);
+            own.count += count;
+            own.formats = Formats::default();
+            own.min_length = own.min_length.min(length);
+            own.max_length = own.max_length.max(length);
+            own.distinct.count += count;
+            own.distinct.insert(token::mix(0, text.as_str()), count, Some(&text.0));
+        }
+        own.distinct.trim();
+        own
     }
 
     pub fn combine(&mut self, other: &Self) {

@@ -266,6 +266,10 @@ impl Admission {
                     known.text = text();
                 }
             }
+            // A date is a version where resources are named, and anywhere else a day.
+            Chance::Alone if known.shape == Shape::Date && place.kind != PlaceKind::Top => {
+                segments.note_any(hash.0);
+            }
             Chance::Alone => {
                 if self.is_found {
                     segments.note_odd(hash.0, self.stamp, self.threshold);

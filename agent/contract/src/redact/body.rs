@@ -6,6 +6,7 @@ use super::{
     Tally,
     admission::{Admission, Role},
     alphabet::Profile,
+    classify::is_scrambled,
     detect,
     field_name::Field,
     json::{Json, Limits, Parsed},
@@ -77,7 +78,8 @@ fn is_telling(declared: &[u8]) -> bool {
     let essence = cut(declared, b';').0;
     // In lower case it is looked at where it is admitted.
     essence.iter().any(u8::is_ascii_uppercase)
-        && detect::detect(essence, Profile::of(essence)).is_some()
+        && (detect::detect(essence, Profile::of(essence)).is_some()
+            || std::str::from_utf8(essence).is_ok_and(is_scrambled))
 }
 
 /// Well-known types are structure at once; others when they recur.

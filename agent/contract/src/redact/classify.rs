@@ -11,7 +11,7 @@ use super::{
     detect::person_name,
     field_name, person_field,
     recurrence::Seen,
-    shape,
+    shape, verb,
     vocabulary::{self, Membership},
 };
 use crate::observation::{Personal, Shape, Text, Token, TokenHash};
@@ -90,7 +90,7 @@ pub(super) fn likeness(bytes: &[u8], profile: Profile) -> Likeness {
     {
         return Likeness::Words;
     }
-    if words.iter().any(|w| vocabulary::is_gibberish(w) || w.len() > 20) || is_scrambled(text) {
+    if words.iter().any(|w| vocabulary::is_gibberish(w) || w.len() > 20) || looks_secret(text) {
         return Likeness::Barred;
     }
     let has_known = words.iter().any(|w| w.len() >= 2 && vocabulary::is_word(w));
@@ -106,10 +106,14 @@ pub(super) fn likeness(bytes: &[u8], profile: Profile) -> Likeness {
 fn words_name_a_person(text: &str, words: &[String]) -> bool {
     let names_one = |w: &String| {
         let w = without_accents(w);
-        person_name::is_name(w.as_bytes()) || person_name::is_joined_name(w.as_bytes())
+        person_name::is_name(w.as_bytes())
+            || person_name::is_joined_name(w.as_bytes())
+            || person_name::is_family_name(&w)
     };
     let whole = text.to_lowercase();
-    words.iter().any(names_one) || person_name::is_name(without_accents(&whole).as_bytes())
+    words.iter().any(names_one)
+        || person_name::has_particle(words)
+        || person_name::is_name(without_accents(&whole).as_bytes())
 }
 
 /// Letters of lower-case Latin as the lists of names have them: `josé`, `müller`, `łukasz`.
@@ -139,10 +143,40 @@ fn without_accents(word: &str) -> Cow<'_, str> {
     word.chars().filter(|c| !('\u{300}'..='\u{36f}').contains(c)).map(plain).collect()
 }
 
+/// A short secret by how it is written, however often it comes.
+fn looks_secret(text: &str) -> bool {
+    is_scrambled(text)
+        || text
+            .split(|c: char| !c.is_ascii_alphanumeric())
+            .any(|piece| is_hexadecimal(piece) || is_typed_blindly(piece))
+}
+
+/// `c0ffee`, `deadbeefcafe`, `4a3f2b1`: digits to the base of sixteen and no word.
+fn is_hexadecimal(piece: &str) -> bool {
+    piece.len() >= 6
+        && piece.bytes().all(|b| b.is_ascii_hexdigit())
+        && piece.bytes().any(|b| b.is_ascii_alphabetic())
+        && !vocabulary::is_word(&piece.to_ascii_lowercase())
+}
+
+/// `qwertyuiop`, `letmein`: passwords that everybody thinks of.
+fn is_typed_blindly(piece: &str) -> bool {
+    const ROWS: [&str; 3] = ["qwertyuiop", "asdfghjkl", "zxcvbnm"];
+    const PHRASES: [&str; 5] = ["letmein", "iloveyou", "trustno", "changeme", "opensesame"];
+    if piece.len() < 5 {
+        return false;
+    }
+    let lower = piece.to_ascii_lowercase();
+    PHRASES.iter().any(|phrase| lower.contains(phrase))
+        || ROWS.iter().any(|row| {
+            lower.as_bytes().windows(5).any(|run| row.as_bytes().windows(5).any(|r| r == run))
+        })
+}
+
 /// Letters, digits and cases in disorder and no word: a short secret rather than a name that
 /// somebody gave. `dGhpcw`, `tR5kLm9q`, `qZrLkXwTnV`; words beside it (`file.tR5kLm9q`) do not
 /// make it one.
-fn is_scrambled(text: &str) -> bool {
+pub(super) fn is_scrambled(text: &str) -> bool {
     let class = |b: u8| match b {
         b'0'..=b'9' => 0u8,
         b'a'..=b'z' => 1,
@@ -180,6 +214,13 @@ fn is_phrase_with_number(text: &str, profile: Profile) -> bool {
     profile.digits > 0 && text.split(' ').filter(|part| !part.is_empty()).count() >= 3
 }
 
+/// Words with spaces between them that somebody wrote. Names with spaces are of words that are
+/// known, but for one of the trade (`Widget Count`); segments of paths have none.
+fn is_prose(text: &str, words: &[String], is_path: bool) -> bool {
+    let strangers = words.iter().filter(|w| !vocabulary::is_word(w)).count();
+    text.contains(' ') && (is_path || strangers > 1 || strangers == words.len())
+}
+
 /// All that a token's bytes and place tell, before anything recurred.
 #[cold]
 pub(super) fn classify(role: Role, bytes: &[u8]) -> Known {
@@ -201,6 +242,11 @@ pub(super) fn classify(role: Role, bytes: &[u8]) -> Known {
     };
     let words = vocabulary::split_words(text);
     if words.is_empty() {
+        // `/-/healthy`, `/apps/-/services`, `/users/~/keys`: one sign is nobody's secret.
+        if matches!((role, text), (Role::Path | Role::PathOfPerson, "-" | "~" | "*" | "_" | "@")) {
+            known.is_word = true;
+            known.text = Some(Text::admit(text));
+        }
         return known;
     }
     if role != Role::Path && role != Role::PathOfPerson {
@@ -240,7 +286,11 @@ pub(super) fn classify(role: Role, bytes: &[u8]) -> Known {
         && (membership != Membership::Stranger
             || (shape == Shape::Version && role != Role::NameOfPerson));
     let is_strict = matches!(role, Role::PathOfPerson | Role::NameOfPerson);
-    if known.is_word && !(is_strict && membership == Membership::Compound) {
+    // Among persons, words that are joined may be what one of them is called; not so where the
+    // first is a verb.
+    if known.is_word
+        && !(is_strict && membership == Membership::Compound && !verb::is_command(&words))
+    {
         known.text = Some(Text::admit(text));
         return known;
     }
@@ -263,7 +313,8 @@ pub(super) fn classify(role: Role, bytes: &[u8]) -> Known {
         && bytes.len() <= 64
         && longest <= 24
         // A verb in front is order enough.
-        && (is_command(shape, &words) || !is_scrambled(text))
+        && (is_command(shape, &words) || !looks_secret(text))
+        && !is_prose(text, &words, is_path)
         && !is_phrase_with_number(text, profile)
         // What is written so in a path is a title or somebody's name (`/wiki/Иван_Петров`).
         && (text.is_ascii() || !is_path)
@@ -285,64 +336,15 @@ pub(super) fn classify(role: Role, bytes: &[u8]) -> Known {
     known
 }
 
-/// What operations begin with that are called as functions are.
-const COMMANDS: [&str; 44] = [
-    "activate",
-    "add",
-    "approve",
-    "archive",
-    "assign",
-    "calculate",
-    "cancel",
-    "check",
-    "confirm",
-    "copy",
-    "create",
-    "deactivate",
-    "delete",
-    "disable",
-    "download",
-    "enable",
-    "export",
-    "fetch",
-    "find",
-    "generate",
-    "get",
-    "import",
-    "list",
-    "mark",
-    "move",
-    "perform",
-    "process",
-    "promote",
-    "query",
-    "refresh",
-    "remove",
-    "resend",
-    "reset",
-    "restore",
-    "retry",
-    "search",
-    "send",
-    "set",
-    "start",
-    "stop",
-    "submit",
-    "update",
-    "validate",
-    "verify",
-];
-
 /// `promoteReplica`, `mark-as-shipped`: a verb and what it is done to.
 fn is_command(shape: Shape, words: &[String]) -> bool {
-    shape == Shape::Compound
-        && words.len() >= 2
-        && words.first().is_some_and(|verb| COMMANDS.contains(&verb.as_str()))
+    shape == Shape::Compound && verb::is_command(words)
 }
 
 /// `3`, `1.1`, `2.0.1`, `2015-03-31`: versions without a letter, unless something else.
 fn is_short_number(text: &str, shape: Shape) -> bool {
-    shape == Shape::Date
+    // Interfaces have had dates since about then, and few who are born since are in data yet.
+    (shape == Shape::Date && text > "2005")
         || (text.len() <= 8
             && text.split('.').all(|part| {
                 (1..=2).contains(&part.len()) && part.bytes().all(|b| b.is_ascii_digit())

@@ -13,6 +13,7 @@ use super::{
     admission::{Admission, Meaning, Role},
     alphabet::Profile,
     caller::{self, Caller},
+    classify::is_scrambled,
     detect::{self, secret},
     field_name::{self, Field},
     target::cut,
@@ -110,7 +111,9 @@ fn keep(
         slot.copy_from_slice(b"ETag");
     }
     // Some secrets are told by their capitals, so a name that holds one is looked at as it was sent.
-    let is_telling = detect::detect(name.as_bytes(), Profile::of(name.as_bytes())).is_some();
+    let is_odd = slot != name.as_bytes() && name.bytes().any(|b| b.is_ascii_uppercase());
+    let is_telling = is_odd && is_scrambled(name)
+        || detect::detect(name.as_bytes(), Profile::of(name.as_bytes())).is_some();
     let spelling = if is_telling { name.as_bytes() } else { &*slot };
     let (token, meaning) = admission.token(Role::Header, spelling, tally);
     let class = meaning.field.personal().filter(|class| field_name::is_credential(*class));

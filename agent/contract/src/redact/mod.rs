@@ -33,6 +33,7 @@ mod recurrence;
 mod shape;
 mod siblings;
 mod target;
+mod verb;
 mod vocabulary;
 mod vocabulary_words;
 
@@ -314,4 +315,4 @@ fn method(name: &str) -> Method {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

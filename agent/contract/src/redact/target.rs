@@ -8,7 +8,7 @@ use super::{
     field_name::Field,
     format,
     produced::Produced,
-    vocabulary,
+    verb,
 };
 use crate::observation::{
     Credential, Formats, Number, PathSegment, Personal, Shape, Text, Token, Value,
@@ -155,12 +155,15 @@ fn path_value(stem: &[u8], token: &Token) -> Value {
     }
 }
 
-/// Extensions that choose a representation or name a kind of file.
-const EXTENSIONS: [&str; 40] = [
-    "json", "xml", "csv", "tsv", "txt", "html", "htm", "xhtml", "pdf", "yaml", "yml", "md", "rss",
-    "atom", "ics", "vcf", "js", "mjs", "css", "map", "png", "jpg", "jpeg", "gif", "webp", "svg",
-    "ico", "avif", "zip", "gz", "tar", "xlsx", "docx", "wsdl", "php", "aspx", "jsp", "ndjson",
-    "jsonl", "geojson",
+/// Extensions that choose a representation, name a kind of file or of program.
+const EXTENSIONS: [&str; 80] = [
+    "json", "xml", "csv", "tsv", "txt", "text", "html", "htm", "xhtml", "pdf", "yaml", "yml", "md",
+    "rtf", "rss", "atom", "ics", "vcf", "js", "mjs", "css", "map", "png", "jpg", "jpeg", "gif",
+    "webp", "svg", "ico", "avif", "bmp", "tif", "tiff", "mp3", "mp4", "wav", "webm", "zip", "gz",
+    "tar", "xls", "xlsx", "doc", "docx", "ppt", "pptx", "odt", "ods", "epub", "parquet", "ndjson",
+    "jsonl", "jsonld", "rdf", "ttl", "n3", "nt", "geojson", "topojson", "kml", "kmz", "gml", "gpx",
+    "shp", "shpz", "wkt", "wasm", "wsdl", "xsd", "php", "asp", "aspx", "ashx", "asmx", "svc",
+    "jsp", "jspx", "do", "action", "cgi",
 ];
 
 /// `report.json` and `42:cancel`; a stem must remain.
@@ -179,10 +182,7 @@ fn split_suffix(stem: &[u8]) -> (&[u8], Option<Text>) {
     }
     if let Some((before, verb)) = text.rsplit_once(':')
         && !before.is_empty()
-        && verb.len() >= 2
-        && verb.bytes().all(|b| b.is_ascii_alphabetic())
-        && vocabulary::membership(verb, &vocabulary::split_words(verb), false)
-            != vocabulary::Membership::Stranger
+        && verb::is_custom_method(verb)
     {
         return (before.as_bytes(), Some(Text::admit(&format!(":{verb}"))));
     }

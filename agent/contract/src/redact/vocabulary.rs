@@ -2,7 +2,7 @@
 
 use std::{collections::HashSet, sync::OnceLock};
 
-use super::vocabulary_words::WORDS;
+use super::{verb, vocabulary_words::WORDS};
 
 fn words() -> &'static HashSet<&'static str> {
     static SET: OnceLock<HashSet<&'static str>> = OnceLock::new();
@@ -18,6 +18,7 @@ pub(super) fn is_word(word: &str) -> bool {
             .is_some_and(|stem| words.contains(format!("{stem}{singular}").as_str()))
     };
     words.contains(word)
+        || verb::is_word(word)
         || (word.len() >= 4 && (plural_of("s", "") || plural_of("es", "") || plural_of("ies", "y")))
 }
 

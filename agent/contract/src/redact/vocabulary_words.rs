@@ -6,7 +6,7 @@
 
 pub(super) const WORDS: &str = "\
 a a11y abbreviation abort about absolute abstract abv accept acceptance accepted access accessed \
-accessibility accessible accesstoken accordion account accounting accuracy acknowledge \
+accessibility accessible accesstoken accordion account accounting accuracy ack acknowledge \
 acknowledged acknowledgement acl action activate activated activation active activity actor \
 actual actuator ad add added addition additional addon addr address adjust adjusted adjustment \
 admin administrative administrator ads advanced advisories affected affiliation after age agency \
@@ -117,7 +117,7 @@ min mine minimum minor minute mirror miss missing mjs mkv mobile mock modal mode
 moderator modification modified modifier modify module monday money monitor monitoring month \
 monthly more mortgages most motor mov move moved movies mp3 mp4 mpn ms msg msgpack msisdn mttr \
 mtu multi multiple multiplier music must mute muted n name namespace nan nanoid nanos nanosecond \
-nat national nationality native nav navigation nb nbconvert nbf ndjson nearest needed needs \
+nat national nationality native nav navigation nb nbconvert nbf ndjson near nearby nearest needed needs \
 negative neq net network neutral new newsletters next nfc nft nic nickname night nightly nil nin \
 no node nominal non nonce none nonprofit normal normalized not note nothing notice notification \
 notified notify notnull now ns ntp null nullable num number numeric o oauth oauth2 object \
@@ -170,7 +170,7 @@ sentence sentiment seo separator seq sequence serial series server service sessi
 setter setting settled settlement setup severity sex sftp sha sha1 sha256 sha512 shape shards \
 share shared sharing sheet shift ship shipment shipped shipping shopping short should show sid \
 side sidebar sign signal signature signed signer signin signing signout signup silences silent \
-sim similar simple since single site sitemap size skills skin skip skipped sku sla sli slice \
+sim similar simple simulation since single site sitemap size skills skin skip skipped sku sla sli slice \
 slider slo slot slow slug small smart sms smtp snapshot snippets soap social socket soft \
 software sold solution something song sort sound source sp space spam span speaker spec special \
 specific specification speech speed spend split sponsor sports spot sprints sql sqlite src ssh \

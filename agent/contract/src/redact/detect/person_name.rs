@@ -20,7 +20,7 @@ pub(in crate::redact) fn is_name(word: &[u8]) -> bool {
 pub(in crate::redact) fn is_joined_name(word: &[u8]) -> bool {
     let digits = word.iter().rev().take_while(|b| b.is_ascii_digit()).count();
     let letters = word.get(..word.len() - digits).unwrap_or_default();
-    if !(6..=28).contains(&letters.len()) || !letters.iter().all(u8::is_ascii_lowercase) {
+    if !(5..=28).contains(&letters.len()) || !letters.iter().all(u8::is_ascii_lowercase) {
         return false;
     }
     let is_with_initial = letters.get(1..).is_some_and(is_name)
@@ -42,6 +42,77 @@ pub(in crate::redact) fn is_joined_name(word: &[u8]) -> bool {
         .find(|(_, family)| family.len() >= 5 && is_name(family));
     given.is_some_and(|(_, rest)| is_name(rest) || (rest.len() >= 4 && is_unknown(rest)))
         || family.is_some_and(|(rest, _)| is_unknown(rest))
+}
+
+/// How family names end that no list holds all of; with letters before the ending.
+const FAMILY_ENDINGS: [(&str, usize); 34] = [
+    ("nson", 2),
+    ("rson", 3),
+    ("lson", 2),
+    ("tson", 2),
+    ("kson", 2),
+    ("dson", 2),
+    ("sson", 3),
+    ("nsen", 2),
+    ("ssen", 3),
+    ("lsen", 2),
+    ("rez", 3),
+    ("dez", 3),
+    ("lez", 3),
+    ("mez", 3),
+    ("nez", 3),
+    ("guez", 2),
+    ("quez", 2),
+    ("mann", 2),
+    ("stein", 3),
+    ("berg", 4),
+    ("gaard", 3),
+    ("quist", 3),
+    ("owski", 2),
+    ("ewski", 2),
+    ("inski", 2),
+    ("ovsky", 2),
+    ("insky", 2),
+    ("czyk", 3),
+    ("wicz", 3),
+    ("ovich", 2),
+    ("evich", 2),
+    ("escu", 3),
+    ("enko", 3),
+    ("opoulos", 2),
+];
+
+/// A family name by how it is formed: `mcallister`, `kowalewski`, `eriksson`. `word` is in lower
+/// case.
+pub(in crate::redact) fn is_family_name(word: &str) -> bool {
+    let is_formed = || {
+        FAMILY_ENDINGS
+            .iter()
+            .any(|(ending, least)| word.strip_suffix(ending).is_some_and(|s| s.len() >= *least))
+            || word.strip_prefix("fitz").is_some_and(|rest| rest.len() >= 4)
+            || word.strip_prefix("mc").is_some_and(|rest| {
+                // `mcpservers`, `mcuconfig`
+                rest.len() >= 4 && !rest.get(1..).is_some_and(vocabulary::is_word)
+            })
+    };
+    (6..=24).contains(&word.len())
+        && word.bytes().all(|b| b.is_ascii_lowercase())
+        && is_formed()
+        && !vocabulary::is_word(word)
+        && !matches!(word, "iceberg" | "worsen" | "coarsen" | "loosen" | "parson")
+}
+
+/// `van der Berg`, `de la Paix`: between the names of a person or of a street.
+pub(in crate::redact) fn has_particle(words: &[String]) -> bool {
+    let is_stranger = |word: &str| word.len() >= 3 && !vocabulary::is_word(word);
+    words.windows(2).any(|pair| {
+        let [a, b] = pair else { return false };
+        match (a.as_str(), b.as_str()) {
+            ("van" | "von", "der" | "den" | "de" | "dem") | ("de", "la" | "los" | "las") => true,
+            ("van" | "von" | "della" | "ibn", name) => is_stranger(name),
+            _ => false,
+        }
+    })
 }
 
 const NAMES: &str = "\

@@ -225,3 +225,50 @@ fn words_beside_a_secret_do_not_make_it_a_name() {
         }
     }
 }
+
+#[test]
+fn what_reads_as_a_name_or_a_secret_stays_unread_however_often_it_comes() {
+    let mut redactor = redactor();
+    for text in [
+        "mcallister",
+        "eriksson",
+        "kowalewski",
+        "emmaw",
+        "van-der-Berg",
+        "12-rue-de-la-Paix",
+        "deadbeefcafe",
+        "c0ffee",
+        "file.ABCDE1234F",
+        "letmein",
+        "qwertyuiop",
+        "correct%20horse%20battery%20staple",
+    ] {
+        for flow in 0..60 {
+            let call = Build::new("GET", format!("/things/{text}?{text}=1"))
+                .flow(flow)
+                .header("X-Kind", text)
+                .json(&format!(r#"{{"kind":"{text}","{text}":1}}"#));
+            let seen = format!("{:?}", observe(&mut redactor, &call));
+            let stem = text.rsplit(['.', '%']).next().unwrap_or(text);
+            assert!(!seen.contains(stem), "{text}: {seen}");
+        }
+    }
+}
+
+#[test]
+fn a_day_is_a_version_only_where_resources_are_named() {
+    let mut redactor = redactor();
+    let mut last = |target: &str| {
+        let calls = (0..30).map(|flow| Build::new("GET", target).flow(flow));
+        let mut seen: Vec<_> = calls.map(|call| observe(&mut redactor, &call)).collect();
+        seen.pop().and_then(|seen| Some(seen.path.first()?.token.text.clone()?.as_str().to_owned()))
+    };
+    assert_eq!(last("/2015-03-31/functions").as_deref(), Some("2015-03-31"));
+    let mut redactor = super::admission::redactor();
+    for target in ["/births/2015-03-31", "/1985-04-12"] {
+        for flow in 0..30 {
+            let seen = observe(&mut redactor, &Build::new("GET", target).flow(flow));
+            assert_eq!(last_segment(&seen), None, "{target}");
+        }
+    }
+}

@@ -3,7 +3,7 @@
 mod admission;
 mod bodies;
 mod detectors;
-mod exchange;
+pub(crate) mod exchange;
 mod planted;
 mod properties;
 mod structure;
