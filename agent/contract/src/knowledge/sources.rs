@@ -55,7 +55,13 @@ impl Knowledge {
     }
 
     /// As `record`, of an exchange that is only counted.
-    pub fn pass_over(&mut self, service: &str, node: &str, bucket_seconds: u64, passed: PassedOver) {
+    pub fn pass_over(
+        &mut self,
+        service: &str,
+        node: &str,
+        bucket_seconds: u64,
+        passed: PassedOver,
+    ) {
         self.changing(service, node, bucket_seconds, passed.at).pass_over(passed);
     }
 

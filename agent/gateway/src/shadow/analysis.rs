@@ -439,7 +439,10 @@ impl EventFile {
             .map_err(|e| {
             io::Error::new(e.kind(), format!("--record {}: {e}", path.display()))
         })?;
-        let recorder = Recorder::new(Limited { file: BufWriter::with_capacity(RECORD_BUFFER, file), left: RECORD_LIMIT })?;
+        let recorder = Recorder::new(Limited {
+            file: BufWriter::with_capacity(RECORD_BUFFER, file),
+            left: RECORD_LIMIT,
+        })?;
         tracing::warn!(
             file = %path.display(),
             "recording RAW traffic, with whatever personal data is in it; at most 1 GiB"
