@@ -168,6 +168,26 @@ fn a_service_is_watched_by_its_port() -> Result<()> {
     stage::assert_contracts_are_valid(&dir.join("agent/output"))
 }
 
+/// The end of steering is no second signal, which would end the waiting for what is under way.
+#[test]
+fn what_steers_and_captures_is_told_to_stop_once() -> Result<()> {
+    let dir = stage::directory("lifecycle-both")?;
+    let mut sandbox = stage::sandbox(&dir)?;
+    Server::Nginx.start(&mut sandbox, &dir)?;
+    for n in 0..5 {
+        let options = AgentOptions::ebpf(&dir.join(format!("agent-{n}")))
+            .watch_cgroup("api", sandbox.cgroup())
+            .flag("--redirect-socket", dir.join("redirect.sock"));
+        let agent = Agent::start(&options)?;
+        let traffic = Traffic::to(Server::Nginx, sandbox.socket(PORT, false));
+        let sent = traffic.drive(&AtomicU64::new(1))?.len() as u64;
+        let summary = agent.stop()?;
+        ensure!(!summary.stderr.contains("without waiting"), "{}", summary.stderr);
+        ensure!(summary.exchanges == sent, "{sent} sent, but: {}", summary.last_line);
+    }
+    Ok(())
+}
+
 /// Each with what follows from it. The versions are Linux's own; a vendor may have more in an older
 /// kernel.
 #[test]
