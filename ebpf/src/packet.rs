@@ -99,6 +99,26 @@ pub unsafe fn load_bytes(skb: *mut __sk_buff, offset: u64, to: *mut u8, len: u64
     }
 }
 
+/// Loads `len` bytes, if that is 1 to `most`.
+///
+/// The helper refuses lengths that may be zero. Kernels before 6.8 learn nothing of a range from
+/// `!= 0` (`reg_set_min_max` of kernel/bpf/verifier.c); from an upper bound on one less they do.
+///
+/// # Safety
+/// `most` bytes at `to` are writable, and the verifier can see it.
+#[inline(always)]
+pub unsafe fn load_some(
+    skb: *mut __sk_buff,
+    offset: u32,
+    to: *mut u8,
+    len: u32,
+    most: usize,
+) -> bool {
+    let but_one = u64::from(forget(len.wrapping_sub(1)));
+    // SAFETY: see above; the bounds are checked on the very register that the helper gets.
+    but_one < most as u64 && unsafe { load_bytes(skb, offset.into(), to, but_one + 1) } == 0
+}
+
 #[inline(always)]
 pub fn load<T: Copy>(skb: *mut __sk_buff, offset: u32) -> Option<T> {
     let mut value = MaybeUninit::<T>::uninit();

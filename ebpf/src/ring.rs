@@ -8,10 +8,7 @@ use aya_ebpf::{
 };
 use stoa_common::record::{CLASSES, OpenRecord, RecordHeader};
 
-use crate::{
-    packet::{forget, load_bytes},
-    settings::SHED_ABOVE,
-};
+use crate::{packet::load_some, settings::SHED_ABOVE};
 
 /// The loader sets the size.
 #[map]
@@ -76,6 +73,21 @@ pub fn put_open(record: *const OpenRecord) -> bool {
     true
 }
 
+/// The same of one that `describe` writes in its place; 0 from there if it cannot. On the stack it
+/// would be too much: the frames of a chain of calls have 512 bytes, and before Linux 6.9 each counts
+/// in steps of 32 (`check_max_stack_depth` of kernel/bpf/verifier.c).
+#[inline(always)]
+pub fn put_open_with(describe: impl FnOnce(*mut OpenRecord) -> u64) -> u64 {
+    let Some(mut entry) = EVENTS.reserve::<OpenRecord>(0) else { return 0 };
+    let is_whole = describe(entry.as_mut_ptr());
+    if is_whole != 0 {
+        entry.submit(BPF_RB_NO_WAKEUP.into());
+    } else {
+        entry.discard(BPF_RB_NO_WAKEUP.into());
+    }
+    is_whole
+}
+
 /// Hands on a record with the `header.captured` bytes at `offset`, at most [`CHUNK`].
 #[inline(never)]
 pub fn put_chunk(skb: *mut __sk_buff, chunk: &Chunk) -> u64 {
@@ -103,13 +115,11 @@ pub fn put_whole(skb: *mut __sk_buff, chunk: &Chunk) -> u64 {
 fn put<const N: usize>(skb: *mut __sk_buff, chunk: &Chunk) -> u64 {
     let Some(mut entry) = EVENTS.reserve::<Record<N>>(0) else { return FULL };
     let record = entry.as_mut_ptr();
-    // SAFETY: the reservation is as large as the record; the bounds of `n` are checked on the very
-    // register that the helper gets.
+    // SAFETY: the reservation is as large as the record.
     unsafe {
         (*record).header = chunk.header;
         let data = (&raw mut (*record).data).cast::<u8>();
-        let n = u64::from(forget(chunk.header.captured));
-        if n == 0 || n > N as u64 || load_bytes(skb, chunk.offset.into(), data, n) != 0 {
+        if !load_some(skb, chunk.offset, data, chunk.header.captured, N) {
             entry.discard(BPF_RB_NO_WAKEUP.into());
             return UNREADABLE;
         }

@@ -19,7 +19,7 @@ use crate::{
     flow::{self, Flow, Stream, is_before},
     http::{self, PEEK},
     own,
-    packet::{FIN, Packet, RST, SYN, forget, load_bytes},
+    packet::{FIN, Packet, RST, SYN, forget, load_some},
     ring,
     settings::{BODY_BUDGET, HEAD_GUESS, HEAD_LIMIT, PIPELINE_LIMIT},
     tallies,
@@ -177,11 +177,9 @@ pub extern "C" fn adopt(skb: *mut __sk_buff, local_port: u32, len: u32) -> u32 {
 #[inline(always)]
 fn weigh<const D: usize>(skb: *mut __sk_buff, flow: *mut Flow, packet: &Packet) {
     let mut first = [0u8; PEEK];
-    let n = core::hint::black_box(u64::from(packet.len));
-    let n = if n > PEEK as u64 { PEEK as u64 } else { n };
+    let n = if packet.len > PEEK as u32 { PEEK as u32 } else { packet.len };
     // SAFETY: at most as many bytes as there are.
-    let is_readable =
-        n != 0 && unsafe { load_bytes(skb, packet.payload.into(), first.as_mut_ptr(), n) } == 0;
+    let is_readable = unsafe { load_some(skb, packet.payload, first.as_mut_ptr(), n, PEEK) };
     let start = forget(if is_readable { http::recognize(&first, packet.len) } else { http::NONE });
     // A SYN takes a number of its own (RFC 9293 section 3.4); with Fast Open it carries payload.
     let seq = packet.seq.wrapping_add(u32::from(packet.flags & SYN != 0));

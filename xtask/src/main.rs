@@ -9,7 +9,10 @@ mod ci;
 mod demo;
 mod demo_summary;
 mod ebpf;
+mod guest;
 mod interrupt;
+mod kernel;
+mod kernel_package;
 mod provision;
 mod setup;
 mod soak;
@@ -31,8 +34,11 @@ Verbs:
   demo            Watch a small service with the agent and show the contract it infers (15 s)
     --inline        without eBPF, as it is without root
   test            Run all tests: unit, system (needs root) and inference accuracy
-    --only PART     unit, policy, system or inference
+    --only PART     unit, policy, system, kernel or inference
     --filter TEXT   only tests whose name contains TEXT
+    --kernel X.Y    instead: steering and capture on that kernel of Debian, in qemu (10 min);
+                    then --filter may follow, and
+    --profile NAME  what the agent is built as [default: quick]
   bench capture   What watching costs: nginx saturated, with and without the agent, and tcpdump
     --pairs N       runs of each kind [default: 5]
     --seconds N     length of a run [default: 8]
@@ -60,6 +66,7 @@ Options:
 enum Verb {
     Demo { by_inline: bool },
     Test(test::Options),
+    TestOnKernel(kernel::Options),
     BenchCapture(bench::Options),
     BenchProxy(bench_proxy::Options),
     Soak(soak::Options),
@@ -121,6 +128,19 @@ fn parse() -> Result<Verb> {
             (Verb::Test(options), Long("filter")) => {
                 options.filter = Some(parser.value()?.string()?);
             }
+            (Verb::Test(_), Long("kernel")) => {
+                verb = Verb::TestOnKernel(kernel::Options {
+                    kernel: parser.value()?.string()?,
+                    profile: workspace::PROFILE.to_owned(),
+                    filter: None,
+                });
+            }
+            (Verb::TestOnKernel(options), Long("profile")) => {
+                options.profile = parser.value()?.string()?;
+            }
+            (Verb::TestOnKernel(options), Long("filter")) => {
+                options.filter = Some(parser.value()?.string()?);
+            }
             (Verb::BenchCapture(options), Long("pairs")) => {
                 options.pairs = parser.value()?.parse()?;
             }
@@ -160,6 +180,7 @@ fn run(verb: Verb) -> Result<()> {
     match verb {
         Verb::Demo { by_inline } => demo::run(by_inline),
         Verb::Test(options) => test::run(&options),
+        Verb::TestOnKernel(options) => kernel::run(&options),
         Verb::BenchCapture(options) => bench::run(&options),
         Verb::BenchProxy(options) => bench_proxy::run(&options),
         Verb::Soak(options) => soak::run(&options),

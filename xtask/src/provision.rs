@@ -46,8 +46,17 @@ pub const JAVA: Tool = tool("java", "openjdk-17-jre-headless", "Keycloak runs on
 pub const ALL: [Tool; 14] =
     [IP, NGINX, APACHE, NODE, NPM, PYTHON, WRK, TCPDUMP, REDIS, SETPRIV, LUAJIT, CURL, MAVEN, JAVA];
 
+/// For tests on other kernels.
+pub const GUEST: [Tool; 4] = [
+    tool("qemu-system-x86_64", "qemu-system-x86", "runs other kernels, for tests"),
+    tool("busybox", "busybox-static", "boots them"),
+    tool("depmod", "kmod", "says which of their modules need which"),
+    tool("xz", "xz-utils", "uncompresses those"),
+];
+
 pub fn everything() -> Result<()> {
     tools(&ALL)?;
+    tools(&GUEST)?;
     python()?;
     keycloak()?;
     Ok(())

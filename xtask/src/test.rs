@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 use sandbox::command::shown;
 
 use crate::{
-    ebpf, interrupt, provision, setup,
+    ebpf, interrupt, kernel, provision, setup,
     workspace::{PROFILE, build, cargo, root, target},
 };
 
@@ -26,6 +26,7 @@ pub enum Part {
     Unit,
     Policy,
     System,
+    Kernel,
     Inference,
 }
 
@@ -37,16 +38,17 @@ impl FromStr for Part {
             "unit" => Ok(Self::Unit),
             "policy" => Ok(Self::Policy),
             "system" => Ok(Self::System),
+            "kernel" => Ok(Self::Kernel),
             "inference" => Ok(Self::Inference),
-            _ => bail!("no part `{text}`; there are: unit, policy, system, inference"),
+            _ => bail!("no part `{text}`; there are: unit, policy, system, kernel, inference"),
         }
     }
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Totals {
-    passed: u64,
-    failed: u64,
+pub struct Totals {
+    pub passed: u64,
+    pub failed: u64,
 }
 
 pub fn run(options: &Options) -> Result<()> {
@@ -81,6 +83,13 @@ pub fn run(options: &Options) -> Result<()> {
     }
     if is_wanted(Part::System) {
         totals.add(system(options)?);
+    }
+    if is_wanted(Part::Kernel) && options.filter.is_none() {
+        totals.add(kernel::short().unwrap_or_else(|error| {
+            println!("\n== steering and capture on another kernel\n{error:#}");
+            Totals { passed: 0, failed: 1 }
+        }));
+        interrupt::check()?;
     }
     if is_wanted(Part::Inference) && options.filter.is_none() {
         totals.add(inference()?);
@@ -165,13 +174,13 @@ fn counted(title: &str, mut command: Command) -> Result<Totals> {
 }
 
 impl Totals {
-    fn add(&mut self, other: Self) {
+    pub fn add(&mut self, other: Self) {
         self.passed += other.passed;
         self.failed += other.failed;
     }
 
     /// Reads `test result: ok. 3 passed; 0 failed; ...` and `3 passed, 0 failed`.
-    fn read(line: &str) -> Option<Self> {
+    pub fn read(line: &str) -> Option<Self> {
         let line = line.trim();
         let counts = match line.strip_prefix("test result: ") {
             Some(result) => result.split_once(". ")?.1,

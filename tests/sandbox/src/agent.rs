@@ -105,7 +105,7 @@ impl Agent {
     }
 
     fn wait_until_ready(&mut self) -> Result<()> {
-        let deadline = Instant::now() + Duration::from_secs(20);
+        let deadline = Instant::now() + crate::patience(Duration::from_secs(20));
         loop {
             if http::get(self.api, "/health/ready").is_ok_and(|reply| reply.status == 200) {
                 return Ok(());

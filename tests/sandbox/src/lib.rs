@@ -53,9 +53,15 @@ pub fn binaries() -> Result<PathBuf> {
     )
 }
 
+/// As long as that, or longer where `TEST_SLOWNESS` says that the machine is slow: an emulated one.
+pub fn patience(time: Duration) -> Duration {
+    let slowness = std::env::var("TEST_SLOWNESS").ok().and_then(|text| text.parse::<u32>().ok());
+    time * slowness.unwrap_or(1)
+}
+
 /// Waits until somebody accepts connections at `address`.
 pub fn wait_for_port(address: SocketAddr, patience: Duration) -> Result<()> {
-    let deadline = Instant::now() + patience;
+    let deadline = Instant::now() + self::patience(patience);
     while TcpStream::connect_timeout(&address, Duration::from_millis(500)).is_err() {
         if Instant::now() > deadline {
             bail!("nothing accepts connections at {address} after {patience:?}");

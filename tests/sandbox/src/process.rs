@@ -61,7 +61,7 @@ impl Process {
 
     /// Waits for its end, which must come within `patience`.
     pub fn wait(&mut self, patience: Duration) -> Result<ExitStatus> {
-        let deadline = Instant::now() + patience;
+        let deadline = Instant::now() + crate::patience(patience);
         loop {
             if let Some(status) = self.child.try_wait()? {
                 return Ok(status);

@@ -38,6 +38,9 @@ int main(int argc, char **argv)
     int protocol = strcmp(argv[2], "mptcp") ? 0 : IPPROTO_MPTCP;
     int port = atoi(argv[3]), one = 1, only = !strcmp(argv[1], "6");
     int listener = socket(family, SOCK_STREAM, protocol);
+    if (listener < 0 && protocol)
+        /* As Go does where the kernel has none. */
+        listener = socket(family, SOCK_STREAM, 0);
     if (listener < 0)
         return perror("socket"), 1;
     setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);

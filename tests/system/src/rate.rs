@@ -61,7 +61,7 @@ impl Accounts {
     /// Once nothing is added any more: the agent publishes a few times a second, and later on a
     /// busy machine.
     pub fn settled(agent: &Agent, service: &str) -> Result<Self> {
-        let until = Instant::now() + Duration::from_secs(20);
+        let until = Instant::now() + sandbox::patience(Duration::from_secs(20));
         let mut before = Self::default();
         loop {
             pause(Duration::from_millis(600));

@@ -40,7 +40,7 @@ fn loaded_programs() -> BTreeSet<u32> {
 
 /// The kernel frees programs after a grace period.
 fn wait_until_unloaded(programs: &BTreeSet<u32>) -> Result<()> {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + sandbox::patience(PATIENCE);
     loop {
         let left: Vec<u32> = loaded_programs().intersection(programs).copied().collect();
         if left.is_empty() {
@@ -54,7 +54,7 @@ fn wait_until_unloaded(programs: &BTreeSet<u32>) -> Result<()> {
 /// Goes on with a request now and then, so that there is something to write, until so many
 /// exchanges have been seen and two more writes have ended: one may have begun before.
 fn wait_until_stored(agent: &Agent, client: &mut Connection, exchanges: u64) -> Result<()> {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + sandbox::patience(PATIENCE);
     let mut enough_at = None;
     loop {
         let metrics = agent.metrics()?;
@@ -166,6 +166,45 @@ fn a_service_is_watched_by_its_port() -> Result<()> {
     let summary = agent.stop()?;
     ensure!(summary.exchanges == sent, "{sent} sent, but: {}", summary.last_line);
     stage::assert_contracts_are_valid(&dir.join("agent/output"))
+}
+
+/// The end of steering is no second signal, which would end the waiting for what is under way.
+#[test]
+fn what_steers_and_captures_is_told_to_stop_once() -> Result<()> {
+    let dir = stage::directory("lifecycle-both")?;
+    let mut sandbox = stage::sandbox(&dir)?;
+    Server::Nginx.start(&mut sandbox, &dir)?;
+    for n in 0..5 {
+        let options = AgentOptions::ebpf(&dir.join(format!("agent-{n}")))
+            .watch_cgroup("api", sandbox.cgroup())
+            .flag("--redirect-socket", dir.join("redirect.sock"));
+        let agent = Agent::start(&options)?;
+        let traffic = Traffic::to(Server::Nginx, sandbox.socket(PORT, false));
+        let sent = traffic.drive(&AtomicU64::new(1))?.len() as u64;
+        let summary = agent.stop()?;
+        ensure!(!summary.stderr.contains("without waiting"), "{}", summary.stderr);
+        ensure!(summary.exchanges == sent, "{sent} sent, but: {}", summary.last_line);
+    }
+    Ok(())
+}
+
+/// Each with what follows from it. The versions are Linux's own; a vendor may have more in an older
+/// kernel.
+#[test]
+fn what_the_kernel_lacks_is_said_at_start() -> Result<()> {
+    let dir = stage::directory("kernel-lacks")?;
+    let socket = dir.join("redirect.sock");
+    let mut options = AgentOptions::ebpf(&dir).flag("--redirect-socket", socket);
+    options.watch.push("api=port:80".to_owned());
+    let said = Agent::start(&options)?.stop()?.stderr;
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease")?;
+    let mut numbers = release.split(['.', '-']).map_while(|n| n.parse::<u32>().ok());
+    let kernel = (numbers.next().context("no version")?, numbers.next().context("no version")?);
+    for (what, since) in [("bpf_get_netns_cookie", (6, 15)), ("SO_NETNS_COOKIE", (5, 14))] {
+        let is_said = said.contains(&format!("this kernel lacks {what}"));
+        ensure!(is_said == (kernel < since), "{kernel:?}, {what} since {since:?}: {said}");
+    }
+    Ok(())
 }
 
 #[test]

@@ -201,7 +201,10 @@ fn what_is_not_http_passes_untouched() -> Result<()> {
     let mut stream = TcpStream::connect(sandbox.socket(8002, false))?;
     let mut banner = [0; 14];
     stream.read_exact(&mut banner)?;
-    ensure!(&banner == b"5.7.99-server\n" && started.elapsed() < Duration::from_secs(1));
+    ensure!(
+        &banner == b"5.7.99-server\n"
+            && started.elapsed() < sandbox::patience(Duration::from_secs(1))
+    );
     ensure!(count(&dir, "db", "/connections/server_first")? == 1);
     stream.write_all(b"\x01\x02\x03\x04\x0e")?;
     stream.shutdown(Shutdown::Write)?;
@@ -308,7 +311,7 @@ fn a_thousand_workloads_come_and_go() -> Result<()> {
     ensure!(control.ask(&json!({ "op": "snapshot_end" }))?["removed"] == 0);
     ensure!(control.ask(&json!({ "op": "keep", "name": many.0[7] }))?["ok"] == true);
     ensure!(control.ask(&json!({ "op": "snapshot_end" }))?["removed"] == COUNT - 1);
-    let deadline = Instant::now() + Duration::from_secs(20);
+    let deadline = Instant::now() + sandbox::patience(Duration::from_secs(20));
     // A workload's maps and listeners go when its last connection has.
     while std::fs::read_dir(format!("/proc/{}/fd", agent.process().pid()))?.count() > 200 {
         ensure!(Instant::now() < deadline, "removed workloads still hold files");

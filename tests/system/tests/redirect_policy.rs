@@ -236,7 +236,7 @@ fn a_workload_names_its_policies_and_the_file_may_change_them() -> Result<()> {
     let agent = start_with(&dir, "policies: {}\n")?;
     let get = || http::get(sandbox.socket(PORT, false), "/x").map(|reply| reply.status);
     let until = |status: u16| -> Result<()> {
-        let deadline = Instant::now() + Duration::from_secs(20);
+        let deadline = Instant::now() + sandbox::patience(Duration::from_secs(20));
         while get()? != status {
             ensure!(Instant::now() < deadline, "never {status}");
             pause(Duration::from_millis(50));
@@ -259,7 +259,7 @@ fn a_workload_names_its_policies_and_the_file_may_change_them() -> Result<()> {
     until(200)?;
     // What cannot be read leaves in force what was.
     std::fs::write(&file, "policies: {open: {no such policy: 1}}")?;
-    let deadline = Instant::now() + Duration::from_secs(20);
+    let deadline = Instant::now() + sandbox::patience(Duration::from_secs(20));
     while !agent.stderr().contains("configuration not reloaded") {
         ensure!(Instant::now() < deadline, "{}", agent.stderr());
         pause(Duration::from_millis(50));
@@ -371,7 +371,7 @@ fn what_is_steered_is_observed_once_and_denied_as_denied() -> Result<()> {
             }
         }
         ensure!((passed, denied) == (30, 10));
-        let deadline = Instant::now() + Duration::from_secs(10);
+        let deadline = Instant::now() + sandbox::patience(Duration::from_secs(10));
         let told = loop {
             let told = service_of(&agent, "shop")?;
             if told["exchanges"].as_u64() >= Some(passed + 2) {
@@ -432,7 +432,7 @@ fn an_upgrade_and_a_stop_fail_no_request_under_policies() -> Result<()> {
     // Told to stop in the middle of a request.
     let server = slow.socket(PORT, false);
     let asking = std::thread::spawn(move || http::get(server, "/slow?ms=1500"));
-    let deadline = Instant::now() + Duration::from_secs(5);
+    let deadline = Instant::now() + sandbox::patience(Duration::from_secs(5));
     while count(&dir, "slow", "/connections/http1")? == 0 {
         ensure!(Instant::now() < deadline);
         pause(Duration::from_millis(10));
@@ -523,7 +523,7 @@ fn every_mode_can_steer() -> Result<()> {
         }
         let mut agent = Process::start(mode, command, &dir)?;
         let own = SocketAddr::from(([127, 0, 0, 1], if mode == "proxy" { admin } else { port }));
-        let deadline = Instant::now() + Duration::from_secs(20);
+        let deadline = Instant::now() + sandbox::patience(Duration::from_secs(20));
         while !http::get(own, "/health/ready").is_ok_and(|reply| reply.status == 200) {
             ensure!(agent.is_running() && Instant::now() < deadline, "{}", agent.stderr());
             pause(Duration::from_millis(20));

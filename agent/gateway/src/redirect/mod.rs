@@ -143,11 +143,15 @@ impl Redirect {
         &self.description
     }
 
-    /// Completes when another agent has taken over and the last connection has ended here.
+    /// Completes when another agent has taken over and the last connection has ended here; never
+    /// once this one has begun to stop.
     pub fn ended(&self) -> impl Future<Output = ()> + Send + 'static {
-        let mut ended = self.ended.clone();
+        let (mut ended, stop) = (self.ended.clone(), self.stop.subscribe());
         async move {
             let _ = ended.wait_for(|ended| *ended).await;
+            if *stop.borrow() {
+                std::future::pending::<()>().await;
+            }
         }
     }
 

@@ -122,18 +122,19 @@ impl Programs {
             "sk_lookup: new connections of enrolled ports come to the agent".to_owned(),
             "cgroup getpeername4/6: applications see the client, not the agent".to_owned(),
             if self.has_netns_cookie {
-                "network namespace cookies: equal addresses in two namespaces are told apart"
+                "network namespace cookies: equal connections in two namespaces are told apart"
                     .to_owned()
             } else {
-                "no network namespace cookies here (Linux 5.14 has them): do not enrol two \
-                 workloads with the same address"
+                "this kernel lacks SO_NETNS_COOKIE (Linux 5.14): sockets that are left alone are \
+                 counted for all workloads together, and one that calls itself over ::1 may see \
+                 another's client"
                     .to_owned()
             },
             if self.can_count_sockets {
                 "cgroup sock_create: UDP, SCTP and raw sockets are left alone and counted"
                     .to_owned()
             } else {
-                "cgroup sock_create not available: UDP, SCTP and raw sockets are not counted"
+                "this kernel lacks cgroup sock_create: UDP, SCTP and raw sockets are not counted"
                     .to_owned()
             },
         ]

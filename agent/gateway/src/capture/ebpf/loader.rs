@@ -94,13 +94,14 @@ impl Features {
             if self.has_lifecycle {
                 "sock_ops: connections seen beginning and ending".to_owned()
             } else {
-                "sock_ops not available: connections end by FIN and RST alone".to_owned()
+                "this kernel lacks sock_ops as wanted: connections end by FIN and RST alone"
+                    .to_owned()
             },
             if self.has_netns_cookie {
                 "network namespace cookies: ports are told apart by namespace".to_owned()
             } else {
-                "no network namespace cookies here: port: and pid: match a port in every \
-                 namespace of this node"
+                "this kernel lacks bpf_get_netns_cookie for cgroup_skb (Linux 6.15): `port:` and \
+                 `pid:` match a port in every namespace of this node, `cgroup:` does not"
                     .to_owned()
             },
         ]
