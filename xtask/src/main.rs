@@ -34,7 +34,7 @@ Verbs:
   demo            Watch a small service with the agent and show the contract it infers (15 s)
     --inline        without eBPF, as it is without root
   test            Run all tests: unit, system (needs root) and inference accuracy
-    --only PART     unit, policy, system, kernel or inference
+    --only PART     unit, policy, system or inference; kernel is run only when asked for
     --filter TEXT   only tests whose name contains TEXT
     --kernel X.Y    instead: steering and capture on that kernel of Debian, in qemu (10 min);
                     then --filter may follow, and

@@ -84,7 +84,8 @@ pub fn run(options: &Options) -> Result<()> {
     if is_wanted(Part::System) {
         totals.add(system(options)?);
     }
-    if is_wanted(Part::Kernel) && options.filter.is_none() {
+    // A guest without KVM takes minutes, and what is in it is no part of this machine.
+    if options.only == Some(Part::Kernel) && options.filter.is_none() {
         totals.add(kernel::short().unwrap_or_else(|error| {
             println!("\n== steering and capture on another kernel\n{error:#}");
             Totals { passed: 0, failed: 1 }
@@ -93,6 +94,9 @@ pub fn run(options: &Options) -> Result<()> {
     }
     if is_wanted(Part::Inference) && options.filter.is_none() {
         totals.add(inference()?);
+    }
+    if options.only.is_none() {
+        println!("\nother kernels were not run: cargo xtask test --kernel 6.1");
     }
     println!("\nall tests took {} s", started.elapsed().as_secs());
     println!("{} passed, {} failed", totals.passed, totals.failed);
