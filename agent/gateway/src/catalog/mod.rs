@@ -124,6 +124,41 @@ impl Catalog {
         }
         serde_norway::from_str::<Option<Document>>(text)
             .map(Option::unwrap_or_default)
-            .map_err(|e| CatalogError::Syntax { file: name.to_owned(), reason: e.to_string() })
+            .map_err(|e| CatalogError::Syntax {
+                file: name.to_owned(),
+                reason: without_value(&e.to_string()),
+            })
+    }
+}
+
+/// A value of a wrong type may be a secret, and what is wrong with a file is shown to whoever asks
+/// for the agent's health. By the messages of `serde::de::Unexpected`: `invalid type: integer
+/// `4711`, expected a string at line 3`.
+fn without_value(reason: &str) -> String {
+    let found = ["invalid type: ", "invalid value: "].iter().find_map(|intro| {
+        let start = reason.find(intro)? + intro.len();
+        let end = start + reason.get(start..)?.rfind(", expected ")?;
+        let quote = start + reason.get(start..end)?.find(['`', '"'])?;
+        Some((reason.get(..quote)?.trim_end(), reason.get(end..)?))
+    });
+    found.map_or_else(|| reason.to_owned(), |(before, after)| format!("{before}{after}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_wrong_is_said_without_the_value() {
+        let of = |text: &str| Catalog::read("stoa.yaml", text).unwrap_err().to_string();
+        let secret = "policies: {a: {identity: {methods: [{jwt: {hs256_secret: 8675309}}]}}}";
+        for text in [secret, "routes: \"p, expected `x`\"", "upstreams: [hunter2]"] {
+            let said = of(text);
+            assert!(said.contains("stoa.yaml") && !said.contains("8675309"), "{said}");
+            assert!(!said.contains("hunter2") && !said.contains("`x`"), "{said}");
+        }
+        let said = without_value("a.b: invalid type: integer `4711`, expected a string at line 3");
+        assert_eq!(said, "a.b: invalid type: integer, expected a string at line 3");
+        assert_eq!(without_value("unknown field `x`"), "unknown field `x`");
     }
 }
