@@ -122,12 +122,12 @@ impl Catalog {
         if text.trim().is_empty() {
             return Ok(Document::default());
         }
-        serde_norway::from_str::<Option<Document>>(text)
-            .map(Option::unwrap_or_default)
-            .map_err(|e| CatalogError::Syntax {
+        serde_norway::from_str::<Option<Document>>(text).map(Option::unwrap_or_default).map_err(
+            |e| CatalogError::Syntax {
                 file: name.to_owned(),
                 reason: without_value(&e.to_string()),
-            })
+            },
+        )
     }
 }
 

@@ -34,7 +34,7 @@ use crate::capture::{CaptureSource, ServiceCounters, port_mirror::MirroredServic
 const PUBLISH_EVERY: Duration = Duration::from_millis(250);
 const FLUSH_EVERY: Duration = Duration::from_millis(1500);
 /// How long what is under way may take to end when the agent stops.
-const STOP_WITHIN: Duration = Duration::from_millis(1500);
+const STOP_WITHIN: Duration = Duration::from_secs(5);
 const RECORD_LIMIT: u64 = 1 << 30;
 /// Written at once: a write for each few exchanges costs more than reading them.
 const RECORD_BUFFER: usize = 256 << 10;

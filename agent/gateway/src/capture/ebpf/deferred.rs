@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use stoa_common::record::{DEFERRED, DEFERRED_CPU_SHIFT, RecordHeader};
+use stoa_common::record::{DEFERRED, DEFERRED_CPU_SHIFT, HEADER_LEN, RecordHeader};
 
 use super::{records, unread::Unread};
 
@@ -75,9 +75,11 @@ impl Deferred {
 
     fn let_go(&mut self, cpu: u64, unclaimed: &mut Unread) {
         let Some(held) = self.by_cpu.remove(&cpu) else { return };
-        let headers =
-            held.records.iter().filter_map(|record| records::read::<RecordHeader>(record));
-        headers.for_each(|header| unclaimed.add(&header));
+        for record in &held.records {
+            if let Some(header) = records::read::<RecordHeader>(record) {
+                unclaimed.add(&header, record.get(HEADER_LEN..).unwrap_or_default());
+            }
+        }
         unclaimed.finish();
     }
 }

@@ -19,7 +19,7 @@ use aya::{
     maps::{Array, HashMap, Map, MapData, PerCpuArray, RingBuf, SkStorage},
 };
 use stoa_common::{
-    record::{RecordHeader, reason},
+    record::{HEADER_LEN, RecordHeader, reason},
     tally::{Amount, Tally},
 };
 use stoa_wire::segment::Event;
@@ -173,6 +173,7 @@ impl CaptureSource for EbpfCapture {
                     cpus.iter().for_each(|cpu| add(&mut total, cpu));
                 }
                 leave_out(&mut total, self.unread.of(slot));
+                total.shed_exchanges += self.unread.exchanges_of(slot);
                 counters(*service, &total)
             })
             .collect()
@@ -194,7 +195,7 @@ impl CaptureSource for EbpfCapture {
     fn abandon(&mut self) {
         while let Some(record) = self.ring.next() {
             if let Some(header) = records::read::<RecordHeader>(&record) {
-                self.unread.add(&header);
+                self.unread.add(&header, record.get(HEADER_LEN..).unwrap_or_default());
             }
         }
         self.unread.finish();

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use stoa_common::{
-    record::{RecordHeader, kind},
+    record::{RecordHeader, direction, kind},
     tally::Amount,
 };
 
@@ -11,6 +11,8 @@ use stoa_common::{
 #[derive(Default)]
 pub(super) struct Unread {
     by_slot: BTreeMap<u32, Amount>,
+    /// Exchanges whose request was among it; of several in one segment only one is told.
+    exchanges: BTreeMap<u32, u64>,
     current: Option<Current>,
 }
 
@@ -24,12 +26,16 @@ struct Current {
 }
 
 impl Unread {
-    /// Counts records, in the ring's order. A segment is one or more of them, made at one time.
-    pub(super) fn add(&mut self, header: &RecordHeader) {
+    /// Counts records, in the ring's order, by header and payload. A segment is one or more of them,
+    /// made at one time.
+    pub(super) fn add(&mut self, header: &RecordHeader, payload: &[u8]) {
         if header.kind != kind::SEGMENT || header.captured == 0 {
             return;
         }
         self.by_slot.entry(header.slot).or_default().bytes += u64::from(header.captured);
+        if header.direction == direction::TO_SERVER && begins_request(payload) {
+            *self.exchanges.entry(header.slot).or_default() += 1;
+        }
         // A segment of which a part was left out is counted as lost already.
         let is_whole = header.captured == header.len;
         match &mut self.current {
@@ -58,6 +64,16 @@ impl Unread {
     pub(super) fn of(&self, slot: u32) -> Amount {
         self.by_slot.get(&slot).copied().unwrap_or_default()
     }
+
+    pub(super) fn exchanges_of(&self, slot: u32) -> u64 {
+        self.exchanges.get(&slot).copied().unwrap_or_default()
+    }
+}
+
+/// A method and a space (RFC 9112 section 3).
+fn begins_request(payload: &[u8]) -> bool {
+    let method = payload.iter().take_while(|byte| byte.is_ascii_uppercase()).count();
+    (3..=16).contains(&method) && payload.get(method) == Some(&b' ')
 }
 
 #[cfg(test)]
@@ -92,11 +108,15 @@ mod tests {
             (1, 11, 100, 700),
             (2, 12, 5, 5),
         ] {
-            unread.add(&header(flow, at, captured, len));
+            unread.add(&header(flow, at, captured, len), b"GET / HTTP/1.1");
         }
         unread.finish();
         assert_eq!(unread.of(2).bytes, 2 * 16_384 + 605);
         assert_eq!(unread.of(2).segments, 2, "the second was cut by the budget");
         assert_eq!(unread.of(3).segments, 0);
+        assert_eq!(unread.exchanges_of(2), 5);
+        unread.add(&header(3, 13, 5, 5), b"and the rest of a body");
+        unread.add(&RecordHeader { direction: 1, ..header(3, 14, 5, 5) }, b"GET / HTTP/1.1");
+        assert_eq!(unread.exchanges_of(2), 5, "what goes on or comes back is no request");
     }
 }
