@@ -183,8 +183,7 @@ impl Bench {
         wait_until_idle(&mut agent)?;
         let cpu = agent.process().cpu_time()?.saturating_sub(before);
         let (_, peak) = agent.process().memory()?;
-        let name = "stoa_shadow_exchanges_passed_over_total";
-        let passed_over = sandbox::agent::sum(&agent.metrics()?, name, "service", "bench");
+        let passed_over = agent.passed_over("bench")?;
         let summary = agent.stop()?;
         fs::remove_dir_all(self.dir.join("agent"))?;
         Ok(Watched {

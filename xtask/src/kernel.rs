@@ -43,7 +43,7 @@ const LEFT_OUT: [(&str, &str); 3] = [
 /// A whole program.
 const COMPLETENESS: &str = "completeness";
 
-/// What `cargo xtask test` runs by itself, on [`KERNEL`]: each hook once.
+/// What `cargo xtask test --only kernel` runs, on [`KERNEL`]: each hook once.
 const SHORT: [&str; 7] = [
     "the_application_sees_the_true_client",
     "a_killed_agent_fails_as_was_asked_for",
@@ -74,7 +74,7 @@ pub fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// The part of `cargo xtask test`.
+/// The part of `cargo xtask test`, for who asks for it.
 pub fn short() -> Result<Totals> {
     let options = Options { kernel: KERNEL.to_owned(), profile: PROFILE.to_owned(), filter: None };
     let totals = tests(&options, |_, test| SHORT.contains(&test))?;

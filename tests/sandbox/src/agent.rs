@@ -160,6 +160,12 @@ impl Agent {
         Ok(lines.filter_map(Metric::parse).collect())
     }
 
+    /// Exchanges of a service that it has only counted.
+    pub fn passed_over(&self, service: &str) -> Result<u64> {
+        let name = "stoa_shadow_exchanges_passed_over_total";
+        Ok(sum(&self.metrics()?, name, "service", service))
+    }
+
     /// Asks it to end, waits for its summary.
     pub fn stop(mut self) -> Result<Summary> {
         self.process.signal("TERM")?;

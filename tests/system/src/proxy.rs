@@ -119,6 +119,13 @@ impl Proxy {
     }
 }
 
+/// That keeps nothing, but for where it listens.
+fn redis(dir: &Path) -> Command {
+    let mut command = Command::new("redis-server");
+    command.args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]).current_dir(dir);
+    command
+}
+
 fn opa(dir: &Path, address: SocketAddr) -> Result<Command> {
     let program = std::env::var_os("TEST_OPA")
         .context("TEST_OPA is not set: `cargo xtask test` builds OPA and sets it")?;
@@ -184,9 +191,8 @@ impl Server {
     /// That keeps nothing: killed, it has forgotten every count.
     pub fn redis(dir: &Path) -> Result<Self> {
         Self::start("redis", dir, |dir, address| {
-            let mut command = Command::new("redis-server");
-            command.args(["--bind", "127.0.0.1", "--port", &address.port().to_string()]);
-            command.args(["--save", "", "--appendonly", "no"]).current_dir(dir);
+            let mut command = redis(dir);
+            command.args(["--port", &address.port().to_string()]);
             Ok(command)
         })
     }
@@ -194,12 +200,11 @@ impl Server {
     /// The same, over TLS only, with the certificate of [`write_certificates`].
     pub fn redis_over_tls(dir: &Path) -> Result<Self> {
         Self::start("redis", dir, |dir, address| {
-            let mut command = Command::new("redis-server");
-            command.args(["--bind", "127.0.0.1", "--port", "0"]);
+            let mut command = redis(dir);
+            command.args(["--port", "0"]);
             command.args(["--tls-port", &address.port().to_string(), "--tls-auth-clients", "no"]);
             command.args(["--tls-cert-file", "server.pem", "--tls-key-file", "server.key"]);
             command.args(["--tls-ca-cert-file", "ca.pem", "--requirepass", "hidden"]);
-            command.args(["--save", "", "--appendonly", "no"]).current_dir(dir);
             Ok(command)
         })
     }

@@ -103,7 +103,7 @@ pub fn measure(
     let rate = ledger.len() as f64 / started.elapsed().as_secs_f64();
     let accounts = Accounts::settled(&agent, "rate")?;
     let cpu = agent.process().cpu_time()?.saturating_sub(before);
-    let passed_over = passed_over(&agent)?;
+    let passed_over = agent.passed_over("rate")?;
     let summary = agent.stop()?;
     let verdict = Verdict::of(&ledger, &exchanges(&recording)?);
     std::fs::remove_file(recording)?;
@@ -116,9 +116,4 @@ pub fn measure(
         cpu,
         accounts,
     })
-}
-
-fn passed_over(agent: &Agent) -> Result<u64> {
-    let name = "stoa_shadow_exchanges_passed_over_total";
-    Ok(sum(&agent.metrics()?, name, "service", "rate"))
 }

@@ -3,7 +3,6 @@
 use std::fs;
 
 use anyhow::{Result, ensure};
-use sandbox::Process;
 use system_tests::{
     decisions::Upstream,
     proxy::{Proxy, Server, write_certificates},
@@ -12,11 +11,6 @@ use system_tests::{
 
 fn before(upstream: &Upstream) -> String {
     format!("upstream: http://{}\n", upstream.address)
-}
-
-/// What it said in its log so far.
-fn log(process: &Process) -> String {
-    process.stderr()
 }
 
 #[test]
@@ -42,7 +36,7 @@ fn limits_are_shared_through_a_redis_over_tls() -> Result<()> {
     // Whoever does not know its authority does not speak to it.
     let mut strict = Proxy::start(&dir, "strict", &before(&upstream), &base)?;
     strict.wait_for_health(state, "lost")?;
-    let said = log(strict.process());
+    let said = strict.process().stderr();
     ensure!(said.contains("certificate"), "{said}");
     ensure!(!said.contains("hidden"), "the password is in the log:\n{said}");
     ensure!(strict.count_passed(7)? == 5, "on its own it counts for itself");
@@ -75,7 +69,7 @@ fn a_real_opa_decides_over_tls() -> Result<()> {
     let mut strict = Proxy::start(&dir, "strict", &before(&upstream), &base)?;
     ensure!(strict.get("/a")?.status == 503, "an OPA that nobody vouches for decided");
     ensure!(upstream.seen() == seen, "undecided, it reached the upstream");
-    let said = log(strict.process());
+    let said = strict.process().stderr();
     ensure!(said.contains("UnknownIssuer"), "{said}");
     // Its connections end with it, and begin anew.
     opa.kill()?;

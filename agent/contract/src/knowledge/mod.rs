@@ -299,11 +299,6 @@ impl ServiceKnowledge {
         self.stats.exchanges
     }
 
-    /// Of the exchanges, those that were only counted.
-    pub fn passed_over(&self) -> u64 {
-        self.stats.passed_over
-    }
-
     pub fn bytes_lost(&self) -> u64 {
         self.stats.bytes_lost
     }

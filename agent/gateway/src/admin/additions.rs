@@ -36,7 +36,7 @@ pub async fn answer(
             Ok(put_answer(was_there, &show(&shown, &served.live.additions())))
         }
         (_, [], None) => {
-            only(method, &[Method::GET], "GET, HEAD, POST")?;
+            only(method, &Method::GET, "GET, HEAD, POST")?;
             let all = served.live.additions();
             let list: Value = match kind {
                 "apis" => all.apis.values().map(|api| json!(api)).collect(),
@@ -64,7 +64,7 @@ pub async fn answer(
             }
         }
         (_, [id], _) => {
-            only(method, &[Method::GET], "GET, HEAD, DELETE")?;
+            only(method, &Method::GET, "GET, HEAD, DELETE")?;
             let all = served.live.additions();
             let found = match kind {
                 "apis" => all.apis.get(*id).map(|api| json!(api)),

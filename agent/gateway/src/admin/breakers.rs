@@ -16,20 +16,20 @@ pub fn answer(served: &Served, method: &Method, segments: &[&str]) -> Result<Ans
     let stats = || breakers.iter().map(|breaker| breaker.stats(now)).collect::<Vec<_>>();
     match segments {
         ["circuit-breaker", "stats"] => {
-            only(method, &[Method::GET], "GET, HEAD")?;
+            only(method, &Method::GET, "GET, HEAD")?;
             Ok(json_answer(StatusCode::OK, &sum(&stats())))
         }
         ["circuit-breaker", "reset"] => {
-            only(method, &[Method::POST], "POST")?;
+            only(method, &Method::POST, "POST")?;
             breakers.iter().for_each(|breaker| breaker.reset(now));
             Ok(done("Circuit breaker reset to closed"))
         }
         ["circuit-breakers"] => {
-            only(method, &[Method::GET], "GET, HEAD")?;
+            only(method, &Method::GET, "GET, HEAD")?;
             Ok(json_answer(StatusCode::OK, &json!(stats())))
         }
         ["circuit-breakers", name, "reset"] => {
-            only(method, &[Method::POST], "POST")?;
+            only(method, &Method::POST, "POST")?;
             let breaker = breakers.iter().find(|breaker| breaker.name() == *name);
             let Some(breaker) = breaker else {
                 let names: Vec<&str> = breakers.iter().map(|breaker| breaker.name()).collect();

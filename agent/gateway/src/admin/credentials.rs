@@ -13,7 +13,7 @@ pub fn answer_cache(served: &Served, method: &Method, rest: &[&str]) -> Result<A
     let outside = &served.enforcement.outside;
     match rest {
         ["stats"] => {
-            only(method, &[Method::GET], "GET, HEAD")?;
+            only(method, &Method::GET, "GET, HEAD")?;
             let stats = outside.tokens.stats();
             let asked = stats.hits + stats.misses;
             let rate = if asked == 0 { 0.0 } else { stats.hits as f64 / asked as f64 };
@@ -28,7 +28,7 @@ pub fn answer_cache(served: &Served, method: &Method, rest: &[&str]) -> Result<A
             ))
         }
         ["clear"] => {
-            only(method, &[Method::POST], "POST")?;
+            only(method, &Method::POST, "POST")?;
             // With the keys: whoever clears because a key was withdrawn means them too.
             outside.keys.refetch();
             outside.tokens.forget();
@@ -39,7 +39,7 @@ pub fn answer_cache(served: &Served, method: &Method, rest: &[&str]) -> Result<A
 }
 
 pub fn answer_mtls(served: &Served, method: &Method, rest: &[&str]) -> Result<Answer, Problem> {
-    only(method, &[Method::GET], "GET, HEAD")?;
+    only(method, &Method::GET, "GET, HEAD")?;
     match rest {
         ["config"] => {
             let catalog = served.live.current();

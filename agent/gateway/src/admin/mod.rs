@@ -24,7 +24,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Response, StatusCode, header, request::Parts};
+use http::{Method, Response, StatusCode, header, request::Parts};
 use http_body_util::Full;
 use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
@@ -37,7 +37,7 @@ use self::{
 use crate::{
     catalog::live::LiveCatalog,
     enforcement::Enforcement,
-    http::{Answer, problem::Problem},
+    http::{Answer, json_answer, problem::Problem},
 };
 
 /// A longer document is nobody's API or policy.
@@ -125,7 +125,7 @@ impl Admin {
             ref method => method.clone(),
         };
         if segments == ["health"] {
-            only(&method, &[Method::GET], "GET, HEAD")?;
+            only(&method, &Method::GET, "GET, HEAD")?;
             return Ok(json_answer(StatusCode::OK, &self.health()));
         }
         let served = self
@@ -151,7 +151,7 @@ impl Admin {
                 quotas::answer(served, &method, rest, head.uri.query().unwrap_or_default()).await
             }
             ["routes", "reload"] => {
-                only(&method, &[Method::POST], "POST")?;
+                only(&method, &Method::POST, "POST")?;
                 reload(served).await
             }
             ["sessions", ..] => Err(not_found(
@@ -245,8 +245,8 @@ async fn read_json(
     })
 }
 
-fn only(method: &Method, allowed: &[Method], names: &'static str) -> Result<(), Problem> {
-    match allowed.contains(method) {
+fn only(method: &Method, allowed: &Method, names: &'static str) -> Result<(), Problem> {
+    match allowed == method {
         true => Ok(()),
         false => Err(Problem::method_not_allowed(names)),
     }
@@ -258,15 +258,6 @@ fn not_found(reason: String) -> Problem {
 
 fn failed() -> Problem {
     Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "it failed; the log says why")
-}
-
-fn json_answer(status: StatusCode, value: &Value) -> Answer {
-    let mut response = Response::new(Full::new(Bytes::from(format!("{value}\n"))));
-    *response.status_mut() = status;
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    response
 }
 
 fn done(message: &str) -> Answer {

@@ -30,7 +30,7 @@ pub async fn answer(
     let now = Moment::read();
     match rest {
         [] => {
-            only(method, &[Method::GET], "GET, HEAD")?;
+            only(method, &Method::GET, "GET, HEAD")?;
             let number = |name: &str, otherwise: usize| match value_of(query, name) {
                 None => Ok(otherwise),
                 Some(text) => text.parse().map_err(|_| {
@@ -44,13 +44,13 @@ pub async fn answer(
             Ok(json_answer(StatusCode::OK, &page.iter().map(show).collect()))
         }
         [id] => {
-            only(method, &[Method::GET], "GET, HEAD")?;
+            only(method, &Method::GET, "GET, HEAD")?;
             let found = with_shared(served, vec![find(served, id, query, now)?], now).await?;
             let found = found.first().ok_or_else(|| not_found(unknown(id)))?;
             Ok(json_answer(StatusCode::OK, &show(found)))
         }
         [id, "reset"] => {
-            only(method, &[Method::POST], "POST")?;
+            only(method, &Method::POST, "POST")?;
             let found = find(served, id, query, now)?;
             if let Some(redis) = &served.enforcement.redis {
                 redis.forget(&found.name, period_numbers(now)).await.map_err(|_| lost())?;

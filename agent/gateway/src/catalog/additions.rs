@@ -108,11 +108,7 @@ pub struct Additions {
 impl Api {
     /// Fills in what was left out, and refuses what cannot be meant.
     pub fn complete(mut self, tenant: &str) -> Result<Self, Refused> {
-        check_text("name", &self.name)?;
-        if self.id.is_empty() {
-            self.id = self.name.trim().to_lowercase().replace(' ', "-");
-        }
-        check_id(&self.id)?;
+        complete_id(&mut self.id, &self.name)?;
         if self.tenant_id.is_empty() {
             tenant.clone_into(&mut self.tenant_id);
         }
@@ -154,6 +150,23 @@ impl Api {
 /// Of the policies of an API, its upstream and its route.
 fn set_name(id: &str) -> String {
     format!("api:{id}")
+}
+
+/// An id, made of the name where none is given.
+fn complete_id(id: &mut String, name: &str) -> Result<(), Refused> {
+    check_text("name", name)?;
+    if id.is_empty() {
+        *id = name.trim().to_lowercase().replace(' ', "-");
+    }
+    check_id(id)
+}
+
+/// Whether there was one of that id. `kind` is what they are.
+fn put<T>(all: &mut BTreeMap<String, T>, id: String, one: T, kind: &str) -> Result<bool, Refused> {
+    if all.len() >= MOST && !all.contains_key(&id) {
+        return refused("id", format!("is one too many: there are {MOST} {kind}; delete some"));
+    }
+    Ok(all.insert(id, one).is_some())
 }
 
 fn check_id(id: &str) -> Result<(), Refused> {
@@ -205,11 +218,7 @@ const TYPES: &str = "jwt, identity, tenant, rate_limit, quota, scopes, rego, gua
 
 impl Policy {
     pub fn complete(mut self) -> Result<Self, Refused> {
-        check_text("name", &self.name)?;
-        if self.id.is_empty() {
-            self.id = self.name.trim().to_lowercase().replace(' ', "-");
-        }
-        check_id(&self.id)?;
+        complete_id(&mut self.id, &self.name)?;
         if let Some(api) = &self.api_id {
             check_text("api_id", api)?;
         }
@@ -293,20 +302,11 @@ fn rate_limit_of(config: &Value) -> Value {
 impl Additions {
     /// Whether there was one of that id.
     pub fn put_api(&mut self, api: Api) -> Result<bool, Refused> {
-        if self.apis.len() >= MOST && !self.apis.contains_key(&api.id) {
-            return refused("id", format!("is one too many: there are {MOST} APIs; delete some"));
-        }
-        Ok(self.apis.insert(api.id.clone(), api).is_some())
+        put(&mut self.apis, api.id.clone(), api, "APIs")
     }
 
     pub fn put_policy(&mut self, policy: Policy) -> Result<bool, Refused> {
-        if self.policies.len() >= MOST && !self.policies.contains_key(&policy.id) {
-            return refused(
-                "id",
-                format!("is one too many: there are {MOST} policies; delete some"),
-            );
-        }
-        Ok(self.policies.insert(policy.id.clone(), policy).is_some())
+        put(&mut self.policies, policy.id.clone(), policy, "policies")
     }
 
     /// Whether some request is decided by it.

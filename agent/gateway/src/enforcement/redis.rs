@@ -163,12 +163,7 @@ impl SharedInRedis {
 
 /// Of a counter that is known by its name, for the admin API.
 fn named_key(name: &QuotaName, kind: &str, number: u64) -> String {
-    format!(
-        "stoa:{{{}}}:quota:{}:{}:{kind}:{number}",
-        Escaped(&name.tenant),
-        Escaped(&name.set),
-        name.subject
-    )
+    quota_key(&name.tenant, &name.set, &name.subject, kind, number)
 }
 
 impl SharedInRedis {
@@ -242,14 +237,19 @@ fn rate_key(draw: &Draw<'_>, window: u64) -> String {
     )
 }
 
-fn quota_key(count: &Count<'_>, kind: &str, period: Period) -> String {
-    format!(
-        "stoa:{{{}}}:quota:{}:{}:{kind}:{}",
-        Escaped(count.tenant),
-        Escaped(count.set),
-        count.subject,
-        period.number
-    )
+fn count_key(count: &Count<'_>, kind: &str, period: Period) -> String {
+    quota_key(count.tenant, count.set, &count.subject, kind, period.number)
+}
+
+fn quota_key(
+    tenant: &str,
+    set: &str,
+    subject: &impl fmt::Display,
+    kind: &str,
+    number: u64,
+) -> String {
+    let (tenant, set) = (Escaped(tenant), Escaped(set));
+    format!("stoa:{{{tenant}}}:quota:{set}:{subject}:{kind}:{number}")
 }
 
 impl SharedCounters for SharedInRedis {
@@ -294,7 +294,7 @@ impl SharedCounters for SharedInRedis {
         let mut script = self.quotas.prepare_invoke();
         for count in counts {
             for (kind, period) in [("day", count.day), ("month", count.month)] {
-                script.key(quota_key(count, kind, period));
+                script.key(count_key(count, kind, period));
                 script.arg(period.limit).arg(period.ends_in);
             }
         }

@@ -7,7 +7,7 @@ pub mod problem;
 use std::{convert::Infallible, future::Future, net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::{Request, Response, StatusCode, header};
+use http::{HeaderValue, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -27,6 +27,21 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(60);
 const CONNECTION_WITHIN: Duration = Duration::from_secs(300);
 
 pub type Answer = Response<Full<Bytes>>;
+
+/// An answer that nobody may keep.
+pub fn with_type(status: StatusCode, media_type: &'static str, body: impl Into<Bytes>) -> Answer {
+    let mut response = Response::new(Full::new(body.into()));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+/// On one line.
+pub fn json_answer(status: StatusCode, value: &serde_json::Value) -> Answer {
+    with_type(status, "application/json", format!("{value}\n"))
+}
 
 /// A request whose body has been read.
 pub struct Call {
@@ -142,6 +157,6 @@ where
 /// What is left of the request is not read, so the connection cannot be used again.
 fn closing(problem: Problem) -> Answer {
     let mut response = problem.into_response();
-    response.headers_mut().insert(header::CONNECTION, http::HeaderValue::from_static("close"));
+    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     response
 }

@@ -1,9 +1,9 @@
 //! Problem details (RFC 9457): what a client is told when it asks for what cannot be had.
 
-use bytes::Bytes;
-use http::{HeaderValue, Response, StatusCode, header};
-use http_body_util::Full;
+use http::{HeaderValue, StatusCode, header};
 use serde_json::{Map, Value, json};
+
+use super::Answer;
 
 pub struct Problem {
     status: StatusCode,
@@ -31,7 +31,7 @@ impl Problem {
         problem
     }
 
-    pub fn into_response(self) -> Response<Full<Bytes>> {
+    pub fn into_response(self) -> Answer {
         let mut body = json!({
             "type": "about:blank",
             "title": self.status.canonical_reason().unwrap_or("Error"),
@@ -41,13 +41,10 @@ impl Problem {
         if let Value::Object(members) = &mut body {
             members.extend(self.members);
         }
-        let mut response = Response::new(Full::new(Bytes::from(format!("{body}\n"))));
-        *response.status_mut() = self.status;
-        let headers = response.headers_mut();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        let mut response =
+            super::with_type(self.status, "application/problem+json", format!("{body}\n"));
         if let Some(allow) = self.allow {
-            headers.insert(header::ALLOW, HeaderValue::from_static(allow));
+            response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allow));
         }
         response
     }

@@ -161,7 +161,7 @@ impl State {
     fn answer(&self, path: &str) -> Option<Response<Full<Bytes>>> {
         match path {
             "/health" | "/health/" => Some(self.health()),
-            "/health/live" => Some(answer_json(StatusCode::OK, &json!({"status": "live"}))),
+            "/health/live" => Some(api::json_answer(StatusCode::OK, &json!({"status": "live"}))),
             "/health/ready" | "/ready" => Some(self.health()),
             "/metrics" => {
                 let totals = self.registry.totals();
@@ -189,7 +189,7 @@ impl State {
         let status = self.live.status();
         let is_draining = self.drain.is_draining();
         let code = if is_draining { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
-        answer_json(
+        api::json_answer(
             code,
             &json!({
                 "status": if is_draining { "draining" } else { "ready" },
@@ -205,13 +205,4 @@ impl State {
             }),
         )
     }
-}
-
-fn answer_json(status: StatusCode, value: &serde_json::Value) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(Bytes::from(format!("{value}\n"))));
-    *response.status_mut() = status;
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    response
 }

@@ -2,15 +2,13 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
-use http::{HeaderValue, Method, Response, StatusCode, header};
-use http_body_util::Full;
+use http::{HeaderValue, Method, StatusCode, header};
 use serde_json::{Value, json};
 
 use super::{Shadow, ShadowError, analysis::Snapshot, denials::ByPolicy, rendering::Rendered};
 use crate::{
     capture::{ServiceCounters, loss_name},
-    http::{Answer, Call, negotiation, problem::Problem},
+    http::{Answer, Call, negotiation, problem::Problem, with_type},
     telemetry::metrics::{self, class_name},
 };
 
@@ -65,15 +63,6 @@ pub async fn answer(shadow: Arc<Shadow>, call: Call) -> Answer {
 /// Who read what of the observations.
 fn audit(call: &Call, action: &str, service: &str) {
     tracing::info!(target: "audit", action, service, peer = %call.peer, "observations were read");
-}
-
-fn with_type(status: StatusCode, media_type: &'static str, body: impl Into<Bytes>) -> Answer {
-    let mut response = Response::new(Full::new(body.into()));
-    *response.status_mut() = status;
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type));
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    response
 }
 
 fn json_answer(value: &Value) -> Answer {

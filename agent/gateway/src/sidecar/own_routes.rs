@@ -2,9 +2,7 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
-use http::{HeaderValue, Method, Response, StatusCode, header};
-use http_body_util::Full;
+use http::{Method, StatusCode};
 use prometheus::{
     IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
     core::{Collector, Desc},
@@ -18,7 +16,7 @@ use crate::{
     catalog::live::LiveCatalog,
     drain::Watcher,
     enforcement::Enforcement,
-    http::{Answer, problem::Problem},
+    http::{Answer, json_answer, problem::Problem, with_type},
     redirect,
     telemetry::policy_metrics,
 };
@@ -188,14 +186,5 @@ fn health(status: StatusCode, word: &str, checks: serde_json::Value) -> Answer {
         "version": env!("CARGO_PKG_VERSION"),
         "checks": checks,
     });
-    with_type(status, "application/json", format!("{body}\n"))
-}
-
-fn with_type(status: StatusCode, media_type: &'static str, body: impl Into<Bytes>) -> Answer {
-    let mut response = Response::new(Full::new(body.into()));
-    *response.status_mut() = status;
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type));
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    response
+    json_answer(status, &body)
 }

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::{
-    gateway::{Answer, Client, Gateway, eventually},
+    gateway::{Answer, Client, Gateway, eventually, to_one},
     upstream::Upstream,
 };
 
@@ -295,12 +295,7 @@ fn remembered_tokens_are_counted_and_forgotten() {
 #[test]
 fn a_reload_opens_and_closes_listeners() {
     let upstream = Upstream::echo();
-    let sections = |listeners: &str| {
-        format!(
-            "upstreams: {{u: {{url: 'http://{}'}}}}\nroutes: [{{upstream: u}}]\n{listeners}",
-            upstream.address
-        )
-    };
+    let sections = |listeners: &str| to_one(upstream.address, listeners);
     let gateway = Gateway::start(&sections(""), &["--route-reload-enabled=false"]);
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let (used, free) = (taken.local_addr().unwrap(), {

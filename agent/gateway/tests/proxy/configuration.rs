@@ -1,7 +1,7 @@
 //! Routes, reloads, retries, mirrors and transformations, by a configuration file.
 
 use crate::{
-    gateway::{Gateway, eventually},
+    gateway::{Gateway, eventually, to_one},
     upstream::Upstream,
 };
 
@@ -48,12 +48,7 @@ fn a_reload_changes_routes_and_a_broken_file_keeps_them() {
 #[test]
 fn what_only_a_restart_brings_into_force_is_told() {
     let upstream = Upstream::echo();
-    let sections = |more: &str| {
-        format!(
-            "upstreams: {{u: {{url: 'http://{}'}}}}\nroutes: [{{upstream: u}}]\n{more}",
-            upstream.address
-        )
-    };
+    let sections = |more: &str| to_one(upstream.address, more);
     let gateway = Gateway::start(&sections(""), &[]);
     let needs = || gateway.own("/health/ready").json()["configuration"]["needs_restart"].clone();
     assert_eq!(needs(), serde_json::json!([]));

@@ -19,6 +19,11 @@ pub struct Gateway {
     pub directory: TempDir,
 }
 
+/// Sections of a configuration that forwards everything to one upstream, and more of them.
+pub fn to_one(upstream: SocketAddr, more: &str) -> String {
+    format!("upstreams: {{u: {{url: 'http://{upstream}'}}}}\nroutes: [{{upstream: u}}]\n{more}")
+}
+
 pub fn pause(millis: u64) {
     std::thread::park_timeout(Duration::from_millis(millis));
 }

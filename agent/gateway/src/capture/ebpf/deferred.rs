@@ -9,9 +9,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use stoa_common::record::{DEFERRED, DEFERRED_CPU_SHIFT, HEADER_LEN, RecordHeader};
+use stoa_common::record::{DEFERRED, DEFERRED_CPU_SHIFT};
 
-use super::{records, unread::Unread};
+use super::unread::Unread;
 
 /// After so long, a claim is not to be expected any more.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -75,20 +75,16 @@ impl Deferred {
 
     fn let_go(&mut self, cpu: u64, unclaimed: &mut Unread) {
         let Some(held) = self.by_cpu.remove(&cpu) else { return };
-        for record in &held.records {
-            if let Some(header) = records::read::<RecordHeader>(record) {
-                unclaimed.add(&header, record.get(HEADER_LEN..).unwrap_or_default());
-            }
-        }
+        held.records.iter().for_each(|record| unclaimed.add_record(record));
         unclaimed.finish();
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use stoa_common::record::{HEADER_LEN, kind, reason};
+    use stoa_common::record::{HEADER_LEN, RecordHeader, kind, reason};
 
-    use super::*;
+    use super::{super::records, *};
 
     fn record(name: u64, captured: u32, len: u32) -> Vec<u8> {
         let header = RecordHeader {

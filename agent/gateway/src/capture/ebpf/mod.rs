@@ -19,7 +19,7 @@ use aya::{
     maps::{Array, HashMap, Map, MapData, PerCpuArray, RingBuf, SkStorage},
 };
 use stoa_common::{
-    record::{HEADER_LEN, RecordHeader, reason},
+    record::reason,
     tally::{Amount, Tally},
 };
 use stoa_wire::segment::Event;
@@ -194,9 +194,7 @@ impl CaptureSource for EbpfCapture {
 
     fn abandon(&mut self) {
         while let Some(record) = self.ring.next() {
-            if let Some(header) = records::read::<RecordHeader>(&record) {
-                self.unread.add(&header, record.get(HEADER_LEN..).unwrap_or_default());
-            }
+            self.unread.add_record(&record);
         }
         self.unread.finish();
         self.deferred.expire(true, &mut self.unread);

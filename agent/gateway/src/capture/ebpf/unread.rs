@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 
 use stoa_common::{
-    record::{RecordHeader, direction, kind},
+    record::{HEADER_LEN, RecordHeader, direction, kind},
     tally::Amount,
 };
+
+use super::records;
 
 /// Amounts by slot.
 #[derive(Default)]
@@ -26,9 +28,16 @@ struct Current {
 }
 
 impl Unread {
+    /// Counts one record as the ring has it.
+    pub(super) fn add_record(&mut self, record: &[u8]) {
+        if let Some(header) = records::read::<RecordHeader>(record) {
+            self.add(&header, record.get(HEADER_LEN..).unwrap_or_default());
+        }
+    }
+
     /// Counts records, in the ring's order, by header and payload. A segment is one or more of them,
     /// made at one time.
-    pub(super) fn add(&mut self, header: &RecordHeader, payload: &[u8]) {
+    fn add(&mut self, header: &RecordHeader, payload: &[u8]) {
         if header.kind != kind::SEGMENT || header.captured == 0 {
             return;
         }
