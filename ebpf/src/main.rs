@@ -25,6 +25,7 @@ mod lifecycle;
 mod own;
 mod packet;
 mod ring;
+mod sampling;
 mod segment;
 mod settings;
 mod tallies;

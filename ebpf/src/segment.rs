@@ -20,7 +20,7 @@ use crate::{
     http::{self, PEEK},
     own,
     packet::{FIN, Packet, RST, SYN, forget, load_some},
-    ring,
+    ring, sampling,
     settings::{BODY_BUDGET, HEAD_GUESS, HEAD_LIMIT, PIPELINE_LIMIT},
     tallies,
     telling::{FAR, lose, tell_end},
@@ -327,9 +327,9 @@ unsafe fn begin_message<const D: usize>(
             (*flow).request_ack = ack;
             (*flow).request_end = 0;
             // Losses are whole exchanges: better one left out than holes in many.
-            let is_crowded = ring::is_crowded();
-            (*flow).is_shed = u8::from(is_crowded);
-            if is_crowded {
+            let is_left_out = sampling::is_passed_over(flow) || ring::is_crowded();
+            (*flow).is_shed = u8::from(is_left_out);
+            if is_left_out {
                 tallies::count_shed_exchange(tally);
             }
         }

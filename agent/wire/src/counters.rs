@@ -38,6 +38,11 @@ pub struct Counters {
 }
 
 impl Counters {
+    /// All that were handed on, complete or not.
+    pub fn exchanges(&self) -> u64 {
+        self.exchanges_complete + self.exchanges_incomplete
+    }
+
     /// Exchanges that are incomplete for this reason; one exchange may have several.
     pub fn incomplete(&self, reason: Incomplete) -> u64 {
         self.incomplete[reason as usize]

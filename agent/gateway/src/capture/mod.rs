@@ -36,6 +36,10 @@ pub trait CaptureSource: Send {
         true
     }
 
+    /// Asks for one in so many of the exchanges that begin from now on, chosen by chance; the others
+    /// are counted as shed. A source that copies nothing for its agent goes on handing on all.
+    fn sample(&mut self, _one_in: u32) {}
+
     /// Counts what is left to be drained as lost, because there is no time to.
     fn abandon(&mut self) {}
 

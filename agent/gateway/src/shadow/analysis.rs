@@ -25,6 +25,7 @@ use tokio::sync::oneshot;
 
 use super::{
     book::{Book, Tally},
+    intake::Intake,
     keeper::Keeper,
     pace::Pace,
     priority,
@@ -206,6 +207,7 @@ impl Analysis {
         let mut last_second = Instant::now();
         let mut stopping_since = None;
         let mut pace = Pace::new(self.gives_way);
+        let mut intake = Intake::new(Instant::now());
         self.publish(reader.counters(), Some(source.as_ref()));
         loop {
             let drained = self.drain(source.as_mut(), &mut reader);
@@ -242,7 +244,13 @@ impl Analysis {
             // What is left at the end has to be read in time.
             if drained == 0 || !self.is_stopping {
                 pace.rest(drained);
-                self.book.set_behind(pace.is_far_behind());
+                let now = Instant::now();
+                if intake.is_due(now) {
+                    let read = reader.counters().exchanges();
+                    let shed = source.counters().iter().map(|c| c.shed_exchanges).sum();
+                    source.sample(intake.note(now, read, shed, pace.are_cpus_short()));
+                }
+                self.book.set_behind(pace.is_far_behind() || intake.is_limited());
             }
         }
         let book = &mut self.book;

@@ -3,6 +3,7 @@
 pub mod analysis;
 pub mod book;
 pub mod denials;
+mod intake;
 pub mod keeper;
 mod pace;
 mod priority;

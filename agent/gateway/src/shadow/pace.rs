@@ -9,8 +9,8 @@
 //! What is left over may be too little even for an ordinary load, and what is read costs the
 //! services more than the thread's own time: the kernel copies it for them. So while CPUs are short
 //! the thread has a small share of one: it competes for it like any other once it falls behind, and
-//! sleeps when it is spent. Where that does not suffice, it examines a part only (`sampling.rs`),
-//! and the kernel leaves out what the ring has no room for.
+//! sleeps when it is spent. Where that does not suffice, it examines a part only (`sampling.rs`), and
+//! where that does not either, the kernel is asked to copy less (`intake.rs`).
 
 use std::{
     fs::File,
@@ -39,7 +39,7 @@ const FAR_BEHIND_AFTER: Duration = Duration::from_millis(50);
 /// and for so long after that: who catches up by examining less is behind again at once otherwise.
 const FAR_BEHIND_FOR: Duration = Duration::from_secs(1);
 /// The share of one CPU, one part in so many, that the thread has while CPUs are short,
-const SHARE_PART: u32 = 10;
+const SHARE_PART: u32 = 8;
 /// of which it may save so much,
 const MOST_SAVED: Duration = Duration::from_millis(100);
 /// and that it begins to compete for when it has saved so much.
@@ -109,6 +109,12 @@ impl Pace {
     /// Whether there has been more than could be done for so long that the source may overflow.
     pub(super) fn is_far_behind(&self) -> bool {
         Instant::now() < self.far_behind_until
+    }
+
+    /// Whether somebody on this node waits for a CPU, as far as the thread can tell by its own
+    /// waiting.
+    pub(super) fn are_cpus_short(&self) -> bool {
+        Instant::now() < self.short_until
     }
 
     /// Takes note of how long the thread has run, and waited for a CPU, in all.
@@ -216,7 +222,7 @@ mod tests {
             pace.note(now, ms(100 + ran), ms(700));
             pace.is_competing = pace.should_compete(now, true);
         }
-        assert!((900..=1050).contains(&competed), "{competed} ms of 10 s");
+        assert!((1150..=1300).contains(&competed), "{competed} ms of 10 s");
         assert!(!pace.should_compete(began + ms(10_010), false), "it has caught up");
     }
 

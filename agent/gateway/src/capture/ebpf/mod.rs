@@ -64,6 +64,7 @@ pub struct EbpfCapture {
     features: Features,
     ring: RingBuf<MapData>,
     tallies: PerCpuArray<MapData, Tally>,
+    copy_one_in: Array<MapData, u32>,
     watches: Watches,
     attachments: Attachments,
     deferred: Deferred,
@@ -81,6 +82,8 @@ impl EbpfCapture {
             .map_err(|e| EbpfError::Load(e.to_string()))?;
         let tallies = PerCpuArray::try_from(take(&mut object, "TALLIES")?)
             .map_err(|e| EbpfError::Load(e.to_string()))?;
+        let copy_one_in = Array::try_from(take(&mut object, "COPY_ONE_IN")?)
+            .map_err(|e| EbpfError::Load(e.to_string()))?;
         let watching = Array::try_from(take(&mut object, "WATCHING")?)
             .map_err(|e| EbpfError::Load(e.to_string()))?;
         let cgroup_map = HashMap::try_from(take(&mut object, "WATCHED_CGROUPS")?)
@@ -93,6 +96,7 @@ impl EbpfCapture {
             features,
             ring,
             tallies,
+            copy_one_in,
             watches,
             attachments: Attachments::default(),
             deferred: Deferred::default(),
@@ -184,6 +188,12 @@ impl CaptureSource for EbpfCapture {
         self.epoch_offset = epoch_offset();
         self.watches.resolve_all();
         Ok(self.apply()?)
+    }
+
+    fn sample(&mut self, one_in: u32) {
+        if let Err(error) = self.copy_one_in.set(0, &one_in, 0) {
+            tracing::debug!(%error, one_in, "how much is copied stays as it was");
+        }
     }
 
     fn stop(&mut self) {
