@@ -42,6 +42,7 @@ impl Drop for Open<'_> {
 /// Serves until both sides have ended, or the workload is cut.
 pub async fn serve(
     client: TcpStream,
+    from: SocketAddr,
     peers: Peers,
     enforcer: Enforcer,
     workload: Arc<Workload>,
@@ -51,7 +52,7 @@ pub async fn serve(
     let counts = workload.counts_of(direction);
     let _open = Open::new(counts);
     Counts::add(&counts.accepted);
-    let (Ok(from), Ok(to)) = (client.peer_addr(), client.local_addr()) else {
+    let Ok(to) = client.local_addr() else {
         // Gone before it was accepted.
         Counts::add(&counts.broken);
         return;
@@ -65,7 +66,6 @@ pub async fn serve(
         reset(&client);
         return;
     };
-    let _ = client.set_nodelay(true);
     let client = Rc::new(client);
     tokio::select! {
         () = carry(&client, &peers, &enforcer, &workload, direction, from, to) => {}

@@ -73,8 +73,7 @@ pub async fn dial(
 /// Connects to what a workload was connecting to, from where the workload would have.
 pub async fn dial_out(namespace: &Namespace, to: SocketAddr) -> Result<Dialed, DialError> {
     let socket = namespace.enter(|| {
-        let socket = Socket::new(Domain::for_address(to), Type::STREAM, Some(Protocol::TCP))?;
-        socket.set_nonblocking(true)?;
+        let socket = new_socket(to)?;
         socket.set_tcp_nodelay(true)?;
         io::Result::Ok(socket)
     })??;
@@ -106,11 +105,16 @@ fn next_port() -> u16 {
     32768 + NEXT.fetch_add(1, Ordering::Relaxed) % (60999 - 32768)
 }
 
+/// One system call: each connection has one, and some are for one request.
+fn new_socket(for_family_of: SocketAddr) -> io::Result<Socket> {
+    let kind = Type::STREAM.nonblocking().cloexec();
+    Socket::new_raw(Domain::for_address(for_family_of), kind, Some(Protocol::TCP))
+}
+
 fn bound_to(from: SocketAddr) -> io::Result<Socket> {
-    let socket = Socket::new(Domain::for_address(from), Type::STREAM, Some(Protocol::TCP))?;
+    let socket = new_socket(from)?;
     // Several connections may have one port, as long as they go to different ones.
     socket.set_reuse_address(true)?;
-    socket.set_nonblocking(true)?;
     socket.set_tcp_nodelay(true)?;
     socket.bind(&from.into())?;
     Ok(socket)

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::{
     net::TcpListener,
     sync::{Semaphore, mpsc, watch},
@@ -198,7 +198,9 @@ async fn accept(
     enforcer: Enforcer,
     permits: Arc<Semaphore>,
 ) {
-    let listener = match TcpListener::from_std(listener) {
+    // Accepted sockets inherit it. Here, because a predecessor's listener may not have it.
+    let with_nodelay = SockRef::from(&listener).set_tcp_nodelay(true);
+    let listener = match with_nodelay.and_then(|()| TcpListener::from_std(listener)) {
         Ok(listener) => listener,
         Err(error) => {
             tracing::error!(workload = workload.spec.name, %error, "its listener cannot be used");
@@ -210,8 +212,8 @@ async fn accept(
             accepted = listener.accept() => accepted,
             _ = phase.wait_for(|phase| *phase != Phase::Serving) => return,
         };
-        let client = match accepted {
-            Ok((client, _)) => client,
+        let (client, from) = match accepted {
+            Ok(accepted) => accepted,
             Err(error) => {
                 // EMFILE and the like: the listener is still good.
                 tracing::warn!(workload = workload.spec.name, %error, "a connection was not accepted");
@@ -227,7 +229,7 @@ async fn accept(
         let (workload, peers, phase) = (Arc::clone(&workload), peers.clone(), phase.clone());
         let enforcer = enforcer.clone();
         tokio::task::spawn_local(async move {
-            connection::serve(client, peers, enforcer, workload, direction, phase).await;
+            connection::serve(client, from, peers, enforcer, workload, direction, phase).await;
             drop(permit);
         });
     }
