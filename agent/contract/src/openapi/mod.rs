@@ -14,7 +14,7 @@ mod tests;
 use serde_json::{Map, Value, json};
 
 pub(crate) use schema::schema_value;
-pub(crate) use time::rfc3339;
+pub use time::rfc3339;
 
 use crate::{
     infer::{

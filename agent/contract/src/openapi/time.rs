@@ -2,7 +2,7 @@
 
 /// Seconds since the Unix epoch as `2026-11-20T14:16:18Z`. Days to civil date as in Hinnant,
 /// "chrono-Compatible Low-Level Date Algorithms".
-pub(crate) fn rfc3339(seconds: u64) -> String {
+pub fn rfc3339(seconds: u64) -> String {
     // Beyond the year 9999 RFC 3339 has no form.
     let seconds = seconds.min(253_402_300_799);
     let (days, rest) = (seconds / 86_400 + 719_468, seconds % 86_400);

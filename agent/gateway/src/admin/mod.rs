@@ -8,12 +8,14 @@
 //! | circuit breakers | [`breakers`] |
 //! | quotas | [`quotas`] |
 //! | remembered tokens, client certificates | [`credentials`] |
+//! | exchanges that failed | [`snapshots`] |
 
 mod additions;
 mod breakers;
 mod credentials;
 pub mod gate;
 mod quotas;
+mod snapshots;
 pub mod token;
 
 use std::{
@@ -38,6 +40,7 @@ use crate::{
     catalog::live::LiveCatalog,
     enforcement::Enforcement,
     http::{Answer, json_answer, problem::Problem},
+    telemetry::snapshots::Snapshots,
 };
 
 /// A longer document is nobody's API or policy.
@@ -58,6 +61,7 @@ pub struct Admin {
 pub struct Served {
     pub live: Arc<LiveCatalog>,
     pub enforcement: Arc<Enforcement>,
+    pub snapshots: Option<Arc<Snapshots>>,
     /// Of APIs that name none.
     pub tenant: String,
 }
@@ -150,6 +154,10 @@ impl Admin {
             ["quotas", ref rest @ ..] => {
                 quotas::answer(served, &method, rest, head.uri.query().unwrap_or_default()).await
             }
+            ["snapshots", ref rest @ ..] => {
+                let query = head.uri.query().unwrap_or_default();
+                snapshots::answer(served.snapshots.as_deref(), &method, rest, query)
+            }
             ["routes", "reload"] => {
                 only(&method, &Method::POST, "POST")?;
                 reload(served).await
@@ -159,8 +167,8 @@ impl Admin {
             )),
             _ => Err(not_found(
                 "there are health, apis, policies, circuit-breaker/stats, circuit-breaker/reset, \
-                 circuit-breakers, cache/stats, cache/clear, mtls/config, mtls/stats, quotas and \
-                 routes/reload"
+                 circuit-breakers, cache/stats, cache/clear, mtls/config, mtls/stats, quotas, \
+                 snapshots and routes/reload"
                     .into(),
             )),
         }

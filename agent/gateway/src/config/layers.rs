@@ -34,7 +34,7 @@ pub fn read_variables(
                 continue;
             }
             let values = match setting.kind {
-                Kind::Many => value.split(',').map(|v| v.trim().to_owned()).collect(),
+                Kind::Many => list_of(value),
                 Kind::One | Kind::Switch => vec![value.clone()],
             };
             layer.insert(setting.key, Given { values, origin: (*name).to_owned() });
@@ -55,6 +55,12 @@ pub fn read_variables(
         }
     }
     Ok(layer)
+}
+
+/// Parted by commas, or a JSON list of texts, for those with a comma in them.
+fn list_of(value: &str) -> Vec<String> {
+    serde_json::from_str(value)
+        .unwrap_or_else(|_| value.split(',').map(|v| v.trim().to_owned()).collect())
 }
 
 /// Those of `variables` that are known and do nothing in this build.

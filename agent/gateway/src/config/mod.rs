@@ -9,6 +9,7 @@ pub mod proxy;
 pub mod settings;
 pub mod shadow;
 pub mod sidecar;
+pub mod telemetry;
 
 use std::{
     ffi::OsString,
@@ -29,6 +30,7 @@ use settings::Kind;
 use shadow::ShadowSettings;
 use sidecar::SidecarSettings;
 use stoa_policy::sources::Sources;
+use telemetry::TelemetrySettings;
 
 use crate::{
     admin::token::AdminToken,
@@ -111,6 +113,7 @@ pub struct Config {
     pub state_dir: PathBuf,
     /// The policy set that variables and flags make.
     pub policy: PolicySettings,
+    pub telemetry: TelemetrySettings,
     /// `None`: the admin API is off.
     pub admin_token: Option<AdminToken>,
     /// How often the configuration's files are looked at; `None`: only when somebody asks.
@@ -316,6 +319,7 @@ impl Values {
             tenant: self.read("tenant", parse_tenant)?.unwrap_or_else(|| "default".to_owned()),
             state_dir,
             policy: PolicySettings::read(&self, mode)?,
+            telemetry: TelemetrySettings::read(&self)?,
             admin_token: self.read("admin-api-token", AdminToken::parse)?,
             look_every: self.read_look_every()?,
             // Its documented default is true, so only who says so expects it.

@@ -239,3 +239,25 @@ fn a_password_is_not_shown() {
     let config = load_with(&["--mode=proxy"], &variables).unwrap();
     assert!(!format!("{config:?}").contains("hunter2"));
 }
+
+#[test]
+fn patterns_of_snapshots_are_read_and_refused_by_name() {
+    let read = |given: &str| {
+        let variables =
+            [("STOA_SNAPSHOT_ENABLED", "true"), ("STOA_SNAPSHOT_EXTRA_PII_PATTERNS", given)];
+        let snapshots = load_with(&["--mode=proxy"], &variables).unwrap().telemetry.snapshots;
+        snapshots.unwrap().patterns.iter().map(|p| p.as_str().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(read("ACME-[0-9]+, X[0-9]"), ["ACME-[0-9]+", "X[0-9]"]);
+    assert_eq!(read(r#"["A{2,4}", "b"]"#), ["A{2,4}", "b"]);
+    assert_eq!(read("[]"), Vec::<String>::new());
+    for (wrong, told) in [("A(", "`A(`"), ("a*", "matches nothing"), ("A{2,4}", "JSON list")] {
+        let error = error_of(&["--mode=proxy"], &[("STOA_SNAPSHOT_EXTRA_PII_PATTERNS", wrong)]);
+        assert!(error.starts_with("STOA_SNAPSHOT_EXTRA_PII_PATTERNS: "), "{error}");
+        assert!(error.contains(told), "{error}");
+    }
+    let defaults = load_with(&["--mode=sidecar", "--snapshot-enabled"], &[]).unwrap();
+    let snapshots = defaults.telemetry.snapshots.unwrap();
+    assert_eq!((snapshots.most, snapshots.age.as_secs(), snapshots.body_bytes), (100, 3600, 4096));
+    assert!(load_with(&["--mode=proxy"], &[]).unwrap().telemetry.snapshots.is_none());
+}

@@ -45,6 +45,8 @@ pub enum NodeError {
         "cannot write the access log to {destination}: {source}. Name another with --access-log"
     )]
     AccessLog { destination: String, source: io::Error },
+    #[error("cannot start telling of requests: {0}")]
+    Telemetry(io::Error),
     #[error("a worker ended by itself; the log says why")]
     WorkerEnded,
     #[error("the analysis ended by itself; the log says why")]

@@ -22,7 +22,7 @@ use crate::{
         listeners::{self, Followed, Listeners},
     },
     redirect::Metrics,
-    telemetry::{access_log::AccessLog, policy_metrics, proxy_metrics},
+    telemetry::{Telemetry, access_log::AccessLog, policy_metrics, proxy_metrics},
     worker::{Worker, Workers},
 };
 
@@ -41,10 +41,12 @@ pub(super) async fn run(config: Config, settings: ProxySettings) -> Result<(), N
         AccessLog::start(&settings.access_log, settings.access_log_one_in).map_err(|source| {
             NodeError::AccessLog { destination: format!("{:?}", settings.access_log), source }
         })?;
+    let telemetry = Telemetry::start(&config.telemetry).map_err(NodeError::Telemetry)?;
     let (trigger, watcher) = drain::channel();
     let served = Served {
         live: Arc::clone(&live),
         enforcement: Arc::clone(&enforcement),
+        snapshots: telemetry.snapshots.clone(),
         tenant: config.tenant.clone(),
     };
     let state = Arc::new(State {
@@ -53,6 +55,7 @@ pub(super) async fn run(config: Config, settings: ProxySettings) -> Result<(), N
         enforcement: Arc::clone(&enforcement),
         registry: Arc::clone(&registry),
         access_log: Arc::new(access_log),
+        telemetry: telemetry.clone(),
         drain: trigger.observe(),
         steering: Arc::default(),
     });
@@ -79,6 +82,7 @@ pub(super) async fn run(config: Config, settings: ProxySettings) -> Result<(), N
         live: Arc::clone(&live),
         registry,
         access_log: Arc::clone(&state.access_log),
+        telemetry: telemetry.clone(),
         own_answers: {
             let state = Arc::downgrade(&state);
             Arc::new(move |path: &str| state.upgrade()?.answer(path))
@@ -153,6 +157,7 @@ struct State {
     enforcement: Arc<Enforcement>,
     registry: Arc<Registry>,
     access_log: Arc<AccessLog>,
+    telemetry: Telemetry,
     drain: drain::Observer,
     steering: Arc<Metrics>,
 }
@@ -172,6 +177,7 @@ impl State {
                 policy_metrics::render(&mut text, &policies, &self.enforcement);
                 text.push_str(&self.steering.render());
                 self.admin.gate.render(&mut text);
+                self.telemetry.render(&mut text);
                 let mut response = Response::new(Full::new(Bytes::from(text)));
                 response.headers_mut().insert(
                     header::CONTENT_TYPE,

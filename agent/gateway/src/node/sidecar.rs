@@ -26,6 +26,7 @@ use crate::{
         server::{self, MOST_CONNECTIONS, MOST_QUESTIONS},
         user_info::Stating,
     },
+    telemetry::Telemetry,
     worker::{Workers, accept_until_drained, bind_shared, default_count},
 };
 
@@ -43,12 +44,14 @@ pub(super) async fn run(config: Config, settings: SidecarSettings) -> Result<(),
     let listeners = bind_shared(config.listen, count)
         .map_err(|source| NodeError::Listen { address: config.listen, source })?;
     let address = listeners.first().and_then(|l| l.local_addr().ok()).unwrap_or(config.listen);
+    let telemetry = Telemetry::start(&config.telemetry).map_err(NodeError::Telemetry)?;
     let (trigger, watcher) = drain::channel();
     let counters: Vec<Arc<Counters>> = (0..count.get()).map(|_| Arc::default()).collect();
     let steering = Arc::<Metrics>::default();
     let served = Served {
         live: Arc::clone(&live),
         enforcement: Arc::clone(&enforcement),
+        snapshots: telemetry.snapshots.clone(),
         tenant: config.tenant.clone(),
     };
     let own = Arc::new(OwnRoutes {
@@ -57,6 +60,7 @@ pub(super) async fn run(config: Config, settings: SidecarSettings) -> Result<(),
         counters: counters.clone(),
         drain: watcher.clone(),
         steering: Arc::clone(&steering),
+        telemetry: telemetry.clone(),
         admin: Admin::new("sidecar", config.admin_token.clone(), Some(served)),
     });
     let steered = redirect::Shared {
@@ -128,7 +132,9 @@ fn start_workers(
         let listener = listeners.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let counters = own.counters.get(worker.index).cloned().unwrap_or_default();
         let reader = CatalogReader::new(Arc::clone(&live));
-        let decider = Decider::new(reader, Arc::clone(&names), counters, MOST_QUESTIONS);
+        let telemetry = own.telemetry.clone();
+        let names = Arc::clone(&names);
+        let decider = Decider::new(reader, names, counters, telemetry, MOST_QUESTIONS);
         let doors = Doors { decider, settings: doors.clone(), own: Arc::clone(&own) };
         async move {
             let Some(listener) = listener else { return };

@@ -10,8 +10,9 @@ use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 
-use super::http1::{
-    chunked::ChunkError, client::Exchange, head, length::Length, server::ClientBody,
+use super::{
+    excerpt::Excerpt,
+    http1::{chunked::ChunkError, client::Exchange, head, length::Length, server::ClientBody},
 };
 
 #[derive(Debug, thiserror::Error)]
@@ -46,6 +47,8 @@ pub enum Body {
     Limited(u64, Box<Body>),
     /// What was read ahead, then the rest.
     Resumed(Bytes, Box<Body>),
+    /// As it is, its beginning copied as it passes.
+    Copied(Excerpt, Box<Body>),
 }
 
 impl Body {
@@ -67,7 +70,7 @@ impl Body {
                 None if incoming.is_end_stream() => Length::NONE,
                 None => Length::Unknown,
             },
-            Self::Limited(_, body) => body.length(),
+            Self::Limited(_, body) | Self::Copied(_, body) => body.length(),
             Self::Resumed(first, rest) => match rest.length() {
                 Length::Exact(length) => Length::Exact(length + first.len() as u64),
                 other => other,
@@ -132,6 +135,20 @@ impl Body {
                         Some(rest) => *left = rest,
                         None => return Poll::Ready(Some(Err(BodyError::TooLong))),
                     }
+                }
+                Poll::Ready(polled)
+            }
+            Self::Copied(excerpt, body) => {
+                let polled = ready!(body.poll_next(cx));
+                match &polled {
+                    Some(Ok(frame)) => {
+                        frame.data_ref().inspect(|data| excerpt.see(data));
+                        if body.is_empty() {
+                            excerpt.end();
+                        }
+                    }
+                    Some(Err(_)) => {}
+                    None => excerpt.end(),
                 }
                 Poll::Ready(polled)
             }

@@ -250,6 +250,15 @@ pub fn add_identifiers(headers: &mut HeaderMap, random: &Random) -> Identifiers 
     Identifiers { trace_id, request_id }
 }
 
+/// What a request is called that was not given a name: as its client calls it, or anew.
+pub fn name_of(headers: &HeaderMap, random: &Random) -> String {
+    let given = headers.get(X_REQUEST_ID).filter(|given| is_identifier(given.as_bytes()));
+    match given.and_then(|given| given.to_str().ok()) {
+        Some(given) => given.to_owned(),
+        None => format!("{:016x}{:016x}", random.next(), random.next() | 1),
+    }
+}
+
 fn is_identifier(text: &[u8]) -> bool {
     (1..=128).contains(&text.len())
         && text.iter().all(|b| b.is_ascii_alphanumeric() || b"-_.:+/=@".contains(b))

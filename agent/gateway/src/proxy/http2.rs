@@ -100,8 +100,9 @@ async fn answer(
             let mut timer = Timer::default();
             // hyper cannot send interim responses in HTTP/2.
             let mut interim = |_: &mut Context<'_>, _: StatusCode, _: &HeaderMap| {};
-            let answer =
+            let mut answer =
                 worker.answer(view, origin, request, started, &mut timer, &mut interim).await;
+            worker.observe_answer(&mut answer);
             origin.note(&answer.record, answer.status);
             answer
         }

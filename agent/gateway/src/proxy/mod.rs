@@ -5,6 +5,7 @@ pub mod body;
 pub mod connection;
 pub mod counters;
 pub mod error;
+pub mod excerpt;
 pub mod exchange;
 pub mod forwarding;
 pub mod http1;
@@ -46,7 +47,7 @@ use crate::{
     },
     config::proxy::ProxySettings,
     drain::Watcher,
-    telemetry::access_log::AccessLog,
+    telemetry::{Telemetry, access_log::AccessLog},
 };
 
 /// How often idle connections are looked at.
@@ -63,6 +64,7 @@ pub struct Shared {
     pub live: Arc<LiveCatalog>,
     pub registry: Arc<Registry>,
     pub access_log: Arc<AccessLog>,
+    pub telemetry: Telemetry,
     pub own_answers: Arc<OwnAnswers>,
     /// Idle connections for each upstream, of this worker.
     pub most_idle: usize,
@@ -158,6 +160,7 @@ impl Worker {
             self.counters.cut_off.add(1);
         }
         self.shared.access_log.write(record, status, bytes, took, is_whole);
+        self.tell(record, status, took);
     }
 
     /// Looks after the pools until it is dropped.

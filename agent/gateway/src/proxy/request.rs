@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use super::{
     body::{Body, BodyError},
+    exchange::observing::Draft,
     forwarding,
     http1::{MOST_HEADERS, MOST_TARGET_BYTES, head::RequestHead},
     target::{self, Form, Target, TargetError},
@@ -59,6 +60,8 @@ pub struct Record {
     pub code: Option<&'static str>,
     pub policy: Option<&'static str>,
     pub retries: u8,
+    /// What a snapshot would be made from, where the answer is a failure.
+    pub draft: Option<Box<Draft>>,
 }
 
 impl Record {
@@ -75,6 +78,7 @@ impl Record {
             code: None,
             policy: None,
             retries: 0,
+            draft: None,
         }
     }
 }

@@ -49,7 +49,7 @@ use crate::{
         request::{Record, Request},
         stream::Stream,
     },
-    telemetry::access_log::AccessLog,
+    telemetry::{Telemetry, access_log::AccessLog},
 };
 
 /// The set of workloads that name none.
@@ -102,6 +102,7 @@ impl Enforcer {
             live: Arc::clone(&enforcement.live),
             registry: Arc::clone(&metrics.requests),
             access_log: Arc::clone(&enforcement.access_log),
+            telemetry: Telemetry::default(),
             own_answers: Arc::new(|_| None),
             most_idle: 0,
         };

@@ -17,10 +17,14 @@ use super::{
     answer::Decided,
     counters::{Counters, Format, Refused},
     identity_headers::Names,
+    observing,
     question::Question,
     request_id::RequestIds,
 };
-use crate::catalog::{Catalog, live::CatalogReader};
+use crate::{
+    catalog::{Catalog, live::CatalogReader},
+    telemetry::Telemetry,
+};
 
 /// The set that decides where the question names none.
 pub const DEFAULT_SET: &str = "default";
@@ -34,6 +38,7 @@ pub struct Decider {
     catalog: RefCell<CatalogReader>,
     pub names: Arc<Names>,
     pub counters: Arc<Counters>,
+    telemetry: Telemetry,
     ids: RequestIds,
     under_way: Cell<usize>,
     most: usize,
@@ -50,10 +55,11 @@ impl Decider {
         catalog: CatalogReader,
         names: Arc<Names>,
         counters: Arc<Counters>,
+        telemetry: Telemetry,
         most: usize,
     ) -> Self {
         let (ids, under_way) = (RequestIds::default(), Cell::new(0));
-        Self { catalog: RefCell::new(catalog), names, counters, ids, under_way, most }
+        Self { catalog: RefCell::new(catalog), names, counters, telemetry, ids, under_way, most }
     }
 
     pub async fn decide(&self, format: Format, question: &Question) -> Result<Decided, Overloaded> {
@@ -69,7 +75,9 @@ impl Decider {
             ),
         };
         self.counters.decided(format, &decision);
-        Ok(Decided { decision, request_id: self.ids.of(&question.headers) })
+        let decided = Decided { decision, request_id: self.ids.of(&question.headers) };
+        observing::tell(&self.telemetry, question, &decided);
+        Ok(decided)
     }
 
     /// Kept while a question is under way, whatever is reloaded meanwhile.

@@ -25,6 +25,7 @@ pub mod envoy_grpc;
 pub mod forwarded;
 pub mod identity_headers;
 pub mod kong_opa;
+pub mod observing;
 pub mod own_routes;
 pub mod question;
 pub mod request_id;

@@ -18,7 +18,7 @@ use crate::{
     enforcement::Enforcement,
     http::{Answer, json_answer, problem::Problem, with_type},
     redirect,
-    telemetry::policy_metrics,
+    telemetry::{Telemetry, policy_metrics},
 };
 
 /// Shared by the workers: nothing here is on the path of a decision.
@@ -29,6 +29,7 @@ pub struct OwnRoutes {
     pub counters: Vec<Arc<Counters>>,
     pub drain: Watcher,
     pub steering: Arc<redirect::Metrics>,
+    pub telemetry: Telemetry,
     pub admin: Arc<Admin>,
 }
 
@@ -133,6 +134,7 @@ impl OwnRoutes {
         policy_metrics::render(&mut text, &policies, &self.enforcement);
         text.push_str(&self.steering.render());
         self.admin.gate.render(&mut text);
+        self.telemetry.render(&mut text);
         Ok(text)
     }
 }

@@ -1,5 +1,5 @@
-//! Logs and metrics. Nothing that was observed is ever in either, but for counts and the names
-//! that the operator chose.
+//! Logs, metrics and error snapshots. Nothing that was observed is ever in the first two, but for
+//! counts and the names that the operator chose; in snapshots it is masked.
 
 pub mod access_log;
 pub mod counter;
@@ -7,12 +7,37 @@ pub mod metrics;
 pub mod policy_metrics;
 pub mod policy_tally;
 pub mod proxy_metrics;
+pub mod snapshots;
 
-use std::io::{self, IsTerminal};
+use std::{
+    io::{self, IsTerminal},
+    sync::Arc,
+};
 
 use tracing_subscriber::{EnvFilter, fmt};
 
-use crate::config::LogFormat;
+use self::snapshots::Snapshots;
+use crate::config::{LogFormat, telemetry::TelemetrySettings};
+
+/// What is told of requests beside logs and metrics. `None`: off.
+#[derive(Clone, Default)]
+pub struct Telemetry {
+    pub snapshots: Option<Arc<Snapshots>>,
+}
+
+impl Telemetry {
+    pub fn start(settings: &TelemetrySettings) -> io::Result<Self> {
+        let snapshots = settings.snapshots.as_ref().map(Snapshots::start).transpose()?;
+        Ok(Self { snapshots })
+    }
+
+    /// Appends to the text format, version 0.0.4.
+    pub fn render(&self, text: &mut String) {
+        if let Some(snapshots) = &self.snapshots {
+            snapshots.render(text);
+        }
+    }
+}
 
 /// Logs to stderr; stdout is for what was asked for.
 pub fn start_logs(level: &str, format: &LogFormat) {

@@ -9,5 +9,6 @@ mod hostile;
 mod http2;
 mod policies;
 mod smuggling;
+mod snapshots;
 mod tls;
 mod upstream;

@@ -6,6 +6,7 @@ mod policies;
 mod proxy;
 mod shadow;
 mod sidecar;
+mod telemetry;
 
 /// One setting. The flag is `--key`; the key in a file is the same with `_` for `-`.
 pub struct Setting {
@@ -45,6 +46,7 @@ pub fn all() -> impl Iterator<Item = &'static Setting> + Clone {
         proxy::SETTINGS,
         sidecar::SETTINGS,
         policies::SETTINGS,
+        telemetry::SETTINGS,
         agent::LAST,
     ]
     .into_iter()

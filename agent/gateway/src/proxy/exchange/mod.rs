@@ -5,6 +5,7 @@ mod deciding;
 mod forward;
 mod mirror;
 mod obligations;
+pub mod observing;
 
 use std::{rc::Rc, sync::Arc};
 
@@ -66,6 +67,7 @@ impl Worker {
         interim: &mut Interim<'_>,
     ) -> Answer {
         let mut record = Record::new(started, &request.method);
+        self.begin_observing(&mut request, &mut record);
         if self.shared.access_log.is_enabled() {
             request.target.path().clone_into(&mut record.path);
         }
@@ -239,6 +241,8 @@ fn answer_own(own: Own, mut record: Record) -> Answer {
             record,
         },
         Own::Answer(response) => {
+            // What the agent says of itself is no exchange that failed.
+            record.draft = None;
             let (parts, body) = response.into_parts();
             Answer::full(parts.status, parts.headers, body, record)
         }

@@ -169,7 +169,9 @@ pub async fn serve(worker: &Rc<Worker>, origin: &Origin, stream: Stream, read: B
                 let _ = outbox.poll_write(cx, stream);
             }
         };
-        let answer = worker.answer(view, origin, request, started, &mut timer, &mut interim).await;
+        let mut answer =
+            worker.answer(view, origin, request, started, &mut timer, &mut interim).await;
+        worker.observe_answer(&mut answer);
         origin.note(&answer.record, answer.status);
         let is_upgrade = answer.tunnel.is_some();
         let keeps_alive =

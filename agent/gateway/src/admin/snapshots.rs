@@ -1,0 +1,69 @@
+//! `/admin/snapshots`: exchanges that failed, masked.
+
+use http::{Method, StatusCode};
+use serde_json::json;
+
+use super::{json_answer, not_found, only};
+use crate::{
+    catalog::routes::decode_query,
+    http::{Answer, problem::Problem},
+    telemetry::snapshots::Snapshots,
+};
+
+const LIMIT: usize = 20;
+const MOST: usize = 1000;
+
+pub fn answer(
+    snapshots: Option<&Snapshots>,
+    method: &Method,
+    rest: &[&str],
+    query: &str,
+) -> Result<Answer, Problem> {
+    let snapshots = snapshots.ok_or_else(|| {
+        not_found("no error snapshots are taken; STOA_SNAPSHOT_ENABLED=true takes them".to_owned())
+    })?;
+    match rest {
+        [] if *method == Method::DELETE => {
+            Ok(json_answer(StatusCode::OK, &json!({ "cleared": snapshots.clear() })))
+        }
+        [] => {
+            only(method, &Method::GET, "GET, HEAD, DELETE")?;
+            let limit = number(query, "limit", LIMIT)?;
+            if limit > MOST {
+                let reason = format!("`limit` is {limit}, and at most {MOST} are shown at once");
+                return Err(Problem::new(StatusCode::BAD_REQUEST, reason).with("field", "limit"));
+            }
+            let offset = number(query, "offset", 0)?;
+            let (newest, total) = snapshots.list(limit, offset);
+            Ok(json_answer(
+                StatusCode::OK,
+                &json!({
+                    "snapshots": newest,
+                    "total": total,
+                    "limit": limit,
+                    "offset": offset,
+                }),
+            ))
+        }
+        [request_id] => {
+            only(method, &Method::GET, "GET, HEAD")?;
+            let found = snapshots.find(request_id).ok_or_else(|| {
+                not_found("no snapshot of that request is kept, or not any more".to_owned())
+            })?;
+            Ok(json_answer(StatusCode::OK, &found))
+        }
+        _ => Err(not_found("there are snapshots and snapshots/REQUEST_ID".to_owned())),
+    }
+}
+
+fn number(query: &str, name: &'static str, default: usize) -> Result<usize, Problem> {
+    let given = query.split('&').find_map(|pair| {
+        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+        (decode_query(key) == name).then(|| decode_query(value))
+    });
+    let Some(given) = given else { return Ok(default) };
+    given.parse().map_err(|_| {
+        let reason = format!("`{name}` is not a number of 0 or more");
+        Problem::new(StatusCode::BAD_REQUEST, reason).with("field", name)
+    })
+}
