@@ -165,6 +165,25 @@ pub struct Asked<'a> {
 pub struct Chosen<'a> {
     pub route: &'a Arc<Route>,
     pub prefix: usize,
+    by: MatchedBy<'a>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum MatchedBy<'a> {
+    Exact,
+    Regex(&'a Regex),
+    Prefix,
+}
+
+impl Chosen<'_> {
+    /// What of the configuration the path has matched: never more of what a client sent.
+    pub fn pattern(&self, path: &str) -> String {
+        match self.by {
+            MatchedBy::Exact => path.to_owned(),
+            MatchedBy::Regex(regex) => regex.as_str().to_owned(),
+            MatchedBy::Prefix => format!("{}/*", path.get(..self.prefix).unwrap_or_default()),
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -266,11 +285,19 @@ impl PathTable {
         if let Some(entries) = self.exact.get(asked.path)
             && let Some(entry) = entries.iter().find(|e| e.matches(asked))
         {
-            return Some(Chosen { route: &entry.route, prefix: asked.path.len() });
+            return Some(Chosen {
+                route: &entry.route,
+                prefix: asked.path.len(),
+                by: MatchedBy::Exact,
+            });
         }
         for (regex, entry) in &self.regexes {
             if regex.is_match(asked.path) && entry.matches(asked) {
-                return Some(Chosen { route: &entry.route, prefix: asked.path.len() });
+                return Some(Chosen {
+                    route: &entry.route,
+                    prefix: asked.path.len(),
+                    by: MatchedBy::Regex(regex),
+                });
             }
         }
         if self.prefixes.is_empty() {
@@ -281,7 +308,11 @@ impl PathTable {
             if let Some(entries) = self.prefixes.get(prefix)
                 && let Some(entry) = entries.iter().find(|e| e.matches(asked))
             {
-                return Some(Chosen { route: &entry.route, prefix: prefix.len() });
+                return Some(Chosen {
+                    route: &entry.route,
+                    prefix: prefix.len(),
+                    by: MatchedBy::Prefix,
+                });
             }
             prefix = prefix.rsplit_once('/')?.0;
         }

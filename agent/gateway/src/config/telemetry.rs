@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
+use http::Uri;
 use regex::{Regex, RegexBuilder};
 
 use super::{
     ConfigError, Values,
     parse::{parse_bool, parse_number, parse_size},
 };
-use crate::telemetry::snapshots::SnapshotSettings;
+use crate::telemetry::{snapshots::SnapshotSettings, traces::TraceSettings};
 
 /// As for observations: nothing that was seen is kept for 30 days.
 const LONGEST_AGE: u64 = 30 * 86_400 - 1;
@@ -20,13 +21,63 @@ const LARGEST_PATTERN: usize = 1 << 20;
 /// `None`: off.
 #[derive(Clone, Debug)]
 pub struct TelemetrySettings {
+    pub traces: Option<TraceSettings>,
+    /// Traces were asked for, and not where they go.
+    pub lacks_endpoint: bool,
+    pub has_proxy_metrics: bool,
     pub snapshots: Option<SnapshotSettings>,
 }
 
 impl TelemetrySettings {
     pub(super) fn read(values: &Values) -> Result<Self, ConfigError> {
-        Ok(Self { snapshots: read_snapshots(values)? })
+        Ok(Self {
+            traces: read_traces(values)?,
+            // Its documented default is true, so only who says so expects them.
+            lacks_endpoint: values.given("otel-endpoint").is_none()
+                && values.read("otel-enabled", parse_bool)? == Some(true),
+            has_proxy_metrics: values.read("proxy-metrics-enabled", parse_bool)?.unwrap_or(true),
+            snapshots: read_snapshots(values)?,
+        })
     }
+}
+
+fn read_traces(values: &Values) -> Result<Option<TraceSettings>, ConfigError> {
+    let flag = |key, default| -> Result<bool, ConfigError> {
+        Ok(values.read(key, parse_bool)?.unwrap_or(default))
+    };
+    let endpoint = values.read("otel-endpoint", parse_endpoint)?;
+    let sample_rate = values.read("otel-sample-rate", parse_share)?.unwrap_or(1.0);
+    let is_detailed = flag("detailed-tracing", false)?;
+    let is_of_proxy = flag("proxy-tracing-enabled", true)?;
+    let is_on = flag("otel-enabled", true)?;
+    Ok(endpoint.filter(|_| is_on).map(|endpoint| TraceSettings {
+        endpoint,
+        sample_rate,
+        is_detailed,
+        is_of_proxy,
+    }))
+}
+
+/// `HOST:PORT` is a URL without TLS.
+fn parse_endpoint(text: &str) -> Result<Uri, String> {
+    let wrong = || format!("`{text}` is not a collector's URL, such as http://collector:4317");
+    let url = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
+    let uri: Uri = url.parse().map_err(|_| wrong())?;
+    if !matches!(uri.scheme_str(), Some("http" | "https")) || uri.authority().is_none() {
+        return Err(wrong());
+    }
+    match uri.path() {
+        "" | "/" => Ok(uri),
+        _ => Err(format!(
+            "`{text}` has a path, as OTLP over HTTP does. Spans are sent by gRPC: give the \
+             collector's port for that, mostly 4317, without a path"
+        )),
+    }
+}
+
+fn parse_share(text: &str) -> Result<f64, String> {
+    let share = text.parse::<f64>().ok().filter(|share| (0.0..=1.0).contains(share));
+    share.ok_or_else(|| format!("`{text}` is not a number from 0 to 1"))
 }
 
 /// All of them are read where snapshots are off, too: what is wrong is said at once.

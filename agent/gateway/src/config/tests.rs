@@ -261,3 +261,28 @@ fn patterns_of_snapshots_are_read_and_refused_by_name() {
     assert_eq!((snapshots.most, snapshots.age.as_secs(), snapshots.body_bytes), (100, 3600, 4096));
     assert!(load_with(&["--mode=proxy"], &[]).unwrap().telemetry.snapshots.is_none());
 }
+
+#[test]
+fn traces_need_an_endpoint_and_say_what_is_wrong_with_it() {
+    let read = |flags: &[&str]| {
+        let flags = [&["--mode=proxy"], flags].concat();
+        load_with(&flags, &[]).unwrap()
+    };
+    let traces = read(&["--otel-endpoint=collector:4317"]).telemetry.traces.unwrap();
+    assert_eq!(traces.endpoint.to_string(), "http://collector:4317/");
+    assert_eq!((traces.sample_rate, traces.is_detailed, traces.is_of_proxy), (1.0, false, true));
+    let off = ["--otel-endpoint=https://collector", "--otel-enabled=false"];
+    assert!(read(&off).telemetry.traces.is_none());
+    let asked_for = read(&["--otel-enabled"]);
+    assert!(asked_for.telemetry.traces.is_none());
+    assert!(asked_for.telemetry.lacks_endpoint && !read(&[]).telemetry.lacks_endpoint);
+    for (variable, wrong, told) in [
+        ("STOA_OTEL_ENDPOINT", "http://collector:4318/v1/traces", "4317"),
+        ("STOA_OTEL_ENDPOINT", "ftp://collector", "not a collector's URL"),
+        ("STOA_OTEL_SAMPLE_RATE", "1.5", "from 0 to 1"),
+        ("STOA_OTEL_SAMPLE_RATE", "NaN", "from 0 to 1"),
+    ] {
+        let error = error_of(&["--mode=proxy"], &[(variable, wrong)]);
+        assert!(error.starts_with(variable) && error.contains(told), "{error}");
+    }
+}

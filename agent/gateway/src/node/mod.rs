@@ -6,6 +6,7 @@ mod shadow;
 mod sidecar;
 mod signals;
 mod steered_capture;
+mod telemetry;
 
 use std::{io, net::SocketAddr};
 

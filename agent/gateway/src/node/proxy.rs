@@ -8,7 +8,7 @@ use http_body_util::Full;
 use serde_json::json;
 use tokio::{net::TcpListener, runtime::Handle, sync::watch};
 
-use super::{NodeError, redirect, signals::Signals};
+use super::{NodeError, redirect, signals::Signals, telemetry};
 use crate::{
     admin::{Admin, Served},
     catalog::{additions::AdditionsFile, live::LiveCatalog},
@@ -18,7 +18,7 @@ use crate::{
     http::{self as api, problem::Problem},
     proxy::{
         Shared, Worker as ProxyWorker,
-        counters::Registry,
+        counters::{Registry, Totals},
         listeners::{self, Followed, Listeners},
     },
     redirect::Metrics,
@@ -41,7 +41,7 @@ pub(super) async fn run(config: Config, settings: ProxySettings) -> Result<(), N
         AccessLog::start(&settings.access_log, settings.access_log_one_in).map_err(|source| {
             NodeError::AccessLog { destination: format!("{:?}", settings.access_log), source }
         })?;
-    let telemetry = Telemetry::start(&config.telemetry).map_err(NodeError::Telemetry)?;
+    let telemetry = telemetry::start(&config)?;
     let (trigger, watcher) = drain::channel();
     let served = Served {
         live: Arc::clone(&live),
@@ -56,6 +56,7 @@ pub(super) async fn run(config: Config, settings: ProxySettings) -> Result<(), N
         registry: Arc::clone(&registry),
         access_log: Arc::new(access_log),
         telemetry: telemetry.clone(),
+        has_proxy_metrics: config.telemetry.has_proxy_metrics,
         drain: trigger.observe(),
         steering: Arc::default(),
     });
@@ -137,6 +138,7 @@ pub(super) async fn run(config: Config, settings: ProxySettings) -> Result<(), N
     stop.send_replace(true);
     let _ = tokio::time::timeout(Duration::from_secs(3), api).await;
     let _ = tokio::task::spawn_blocking(move || workers.join()).await;
+    telemetry.stop().await;
     redirect::stop(redirect).await;
     let _ = tokio::task::spawn_blocking(move || enforcement.quotas.stop()).await;
     ended
@@ -158,6 +160,7 @@ struct State {
     registry: Arc<Registry>,
     access_log: Arc<AccessLog>,
     telemetry: Telemetry,
+    has_proxy_metrics: bool,
     drain: drain::Observer,
     steering: Arc<Metrics>,
 }
@@ -170,8 +173,10 @@ impl State {
             "/health/ready" | "/ready" => Some(self.health()),
             "/metrics" => {
                 let totals = self.registry.totals();
+                let none = Totals::default();
+                let shown = if self.has_proxy_metrics { &totals } else { &none };
                 let mut text =
-                    proxy_metrics::render(&totals, &self.live.status(), self.access_log.dropped());
+                    proxy_metrics::render(shown, &self.live.status(), self.access_log.dropped());
                 let mut policies = self.steering.policies();
                 policies.combine(&totals.policies);
                 policy_metrics::render(&mut text, &policies, &self.enforcement);

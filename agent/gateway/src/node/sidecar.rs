@@ -9,7 +9,7 @@ use std::{
 
 use tokio::runtime::Handle;
 
-use super::{NodeError, redirect, signals::Signals};
+use super::{NodeError, redirect, signals::Signals, telemetry};
 use crate::{
     admin::{Admin, Served},
     catalog::live::{CatalogReader, LiveCatalog},
@@ -26,7 +26,6 @@ use crate::{
         server::{self, MOST_CONNECTIONS, MOST_QUESTIONS},
         user_info::Stating,
     },
-    telemetry::Telemetry,
     worker::{Workers, accept_until_drained, bind_shared, default_count},
 };
 
@@ -44,7 +43,7 @@ pub(super) async fn run(config: Config, settings: SidecarSettings) -> Result<(),
     let listeners = bind_shared(config.listen, count)
         .map_err(|source| NodeError::Listen { address: config.listen, source })?;
     let address = listeners.first().and_then(|l| l.local_addr().ok()).unwrap_or(config.listen);
-    let telemetry = Telemetry::start(&config.telemetry).map_err(NodeError::Telemetry)?;
+    let telemetry = telemetry::start(&config)?;
     let (trigger, watcher) = drain::channel();
     let counters: Vec<Arc<Counters>> = (0..count.get()).map(|_| Arc::default()).collect();
     let steering = Arc::<Metrics>::default();
@@ -93,6 +92,7 @@ pub(super) async fn run(config: Config, settings: SidecarSettings) -> Result<(),
         tracing::warn!("stopped while questions were under way");
     }
     let _ = tokio::task::spawn_blocking(move || workers.join()).await;
+    telemetry.stop().await;
     redirect::stop(redirect).await;
     let _ = tokio::task::spawn_blocking(move || enforcement.quotas.stop()).await;
     ended

@@ -8,6 +8,10 @@ use super::{
     random::{self, Random},
     request::Request,
 };
+use crate::telemetry::traces::{
+    Active,
+    context::{Parent, TRACEPARENT, TRACESTATE},
+};
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
@@ -15,8 +19,6 @@ const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
-const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
-const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 pub const X_STOA_TRACE_ID: HeaderName = HeaderName::from_static("x-stoa-trace-id");
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 pub const X_TENANT_ID: HeaderName = HeaderName::from_static("x-tenant-id");
@@ -224,11 +226,19 @@ pub struct Identifiers {
     pub request_id: HeaderValue,
 }
 
-pub fn add_identifiers(headers: &mut HeaderMap, random: &Random) -> Identifiers {
+pub fn add_identifiers(
+    headers: &mut HeaderMap,
+    random: &Random,
+    trace: Option<&Active>,
+) -> Identifiers {
     let given = headers.get(TRACEPARENT).and_then(trace_id_of);
-    let trace_id = match given {
-        Some(trace_id) => trace_id,
-        None => {
+    let trace_id = match (trace, given) {
+        (Some(trace), _) => {
+            add_trace(headers, trace);
+            trace.context.trace_id()
+        }
+        (None, Some(trace_id)) => trace_id,
+        (None, None) => {
             let text = new_traceparent(random);
             let trace_id = HeaderValue::from_maybe_shared(text.slice(3..35));
             // RFC of W3C Trace Context: a state without a valid parent is not to be used.
@@ -248,6 +258,14 @@ pub fn add_identifiers(headers: &mut HeaderMap, random: &Random) -> Identifiers 
     };
     headers.insert(X_STOA_TRACE_ID, trace_id.clone());
     Identifiers { trace_id, request_id }
+}
+
+/// For the upstream, whose parent is a span of ours.
+pub fn add_trace(headers: &mut HeaderMap, trace: &Active) {
+    if trace.context.parent.is_none() {
+        headers.remove(TRACESTATE);
+    }
+    headers.insert(TRACEPARENT, trace.context.traceparent(trace.call));
 }
 
 /// What a request is called that was not given a name: as its client calls it, or anew.
@@ -281,23 +299,8 @@ fn new_traceparent(random: &Random) -> Bytes {
 
 /// The second part of `VERSION-TRACE-PARENT-FLAGS`.
 fn trace_id_of(value: &HeaderValue) -> Option<HeaderValue> {
-    let text = value.to_str().ok()?;
-    let mut parts = text.split('-');
-    let (version, trace, parent, flags) =
-        (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
-    let is_hex = |text: &str, length: usize| {
-        text.len() == length
-            && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
-    };
-    let is_valid = is_hex(version, 2)
-        && version != "ff"
-        && is_hex(trace, 32)
-        && trace.bytes().any(|b| b != b'0')
-        && is_hex(parent, 16)
-        && parent.bytes().any(|b| b != b'0')
-        && is_hex(flags, 2)
-        && (version != "00" || parts.next().is_none());
-    is_valid.then(|| HeaderValue::from_str(trace).ok()).flatten()
+    Parent::read(value)?;
+    HeaderValue::from_bytes(value.as_bytes().get(3..35)?).ok()
 }
 
 #[cfg(test)]
@@ -373,7 +376,7 @@ mod tests {
         let trace = "0af7651916cd43dd8448eb211c80319c";
         let parent = format!("00-{trace}-b7ad6b7169203331-01");
         let mut map = headers(&[("traceparent", &parent), ("x-request-id", "mine-1")]);
-        let identifiers = add_identifiers(&mut map, &random);
+        let identifiers = add_identifiers(&mut map, &random, None);
         assert_eq!(identifiers.trace_id, trace);
         assert_eq!(
             (&map["traceparent"], &map["x-request-id"]),
@@ -381,7 +384,7 @@ mod tests {
         );
         for given in ["00-0-0-0", "", "00-00000000000000000000000000000000-b7ad6b7169203331-01"] {
             let mut map = headers(&[("traceparent", given), ("x-request-id", "a b<>")]);
-            let identifiers = add_identifiers(&mut map, &random);
+            let identifiers = add_identifiers(&mut map, &random, None);
             assert_eq!(trace_id_of(&map["traceparent"]), Some(identifiers.trace_id.clone()));
             assert_eq!(map["x-request-id"], identifiers.trace_id);
         }

@@ -16,7 +16,7 @@ use super::{
     timer::{Elapsed, Timer},
     tunnel::Tunnel,
 };
-use crate::{catalog::Paths, http::problem::Problem};
+use crate::{catalog::Paths, http::problem::Problem, telemetry::traces::Active};
 
 /// Checked, with nothing in its headers that concerns one connection only.
 pub struct Request {
@@ -62,6 +62,8 @@ pub struct Record {
     pub retries: u8,
     /// What a snapshot would be made from, where the answer is a failure.
     pub draft: Option<Box<Draft>>,
+    /// Where traces are on.
+    pub trace: Option<Box<Active>>,
 }
 
 impl Record {
@@ -79,6 +81,7 @@ impl Record {
             policy: None,
             retries: 0,
             draft: None,
+            trace: None,
         }
     }
 }

@@ -23,6 +23,7 @@ use super::{
 };
 use crate::{
     catalog::{Catalog, live::CatalogReader},
+    proxy::random::Random,
     telemetry::Telemetry,
 };
 
@@ -39,6 +40,7 @@ pub struct Decider {
     pub names: Arc<Names>,
     pub counters: Arc<Counters>,
     telemetry: Telemetry,
+    random: Random,
     ids: RequestIds,
     under_way: Cell<usize>,
     most: usize,
@@ -59,7 +61,8 @@ impl Decider {
         most: usize,
     ) -> Self {
         let (ids, under_way) = (RequestIds::default(), Cell::new(0));
-        Self { catalog: RefCell::new(catalog), names, counters, telemetry, ids, under_way, most }
+        let (catalog, random) = (RefCell::new(catalog), Random::default());
+        Self { catalog, names, counters, telemetry, random, ids, under_way, most }
     }
 
     pub async fn decide(&self, format: Format, question: &Question) -> Result<Decided, Overloaded> {
@@ -76,7 +79,7 @@ impl Decider {
         };
         self.counters.decided(format, &decision);
         let decided = Decided { decision, request_id: self.ids.of(&question.headers) };
-        observing::tell(&self.telemetry, question, &decided);
+        observing::tell(&self.telemetry, &self.random, format, question, &decided);
         Ok(decided)
     }
 

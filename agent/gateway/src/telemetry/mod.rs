@@ -1,5 +1,5 @@
-//! Logs, metrics and error snapshots. Nothing that was observed is ever in the first two, but for
-//! counts and the names that the operator chose; in snapshots it is masked.
+//! Logs, metrics, traces and error snapshots. Nothing that was observed is ever in the first three,
+//! but for counts and the names that the operator chose; in snapshots it is masked.
 
 pub mod access_log;
 pub mod counter;
@@ -8,6 +8,7 @@ pub mod policy_metrics;
 pub mod policy_tally;
 pub mod proxy_metrics;
 pub mod snapshots;
+pub mod traces;
 
 use std::{
     io::{self, IsTerminal},
@@ -16,25 +17,31 @@ use std::{
 
 use tracing_subscriber::{EnvFilter, fmt};
 
-use self::snapshots::Snapshots;
-use crate::config::{LogFormat, telemetry::TelemetrySettings};
+use self::{snapshots::Snapshots, traces::Tracer};
+use crate::config::LogFormat;
 
 /// What is told of requests beside logs and metrics. `None`: off.
 #[derive(Clone, Default)]
 pub struct Telemetry {
     pub snapshots: Option<Arc<Snapshots>>,
+    pub tracer: Option<Arc<Tracer>>,
 }
 
 impl Telemetry {
-    pub fn start(settings: &TelemetrySettings) -> io::Result<Self> {
-        let snapshots = settings.snapshots.as_ref().map(Snapshots::start).transpose()?;
-        Ok(Self { snapshots })
+    /// Lets go of what is still to be told. Nothing is told afterwards.
+    pub async fn stop(&self) {
+        if let Some(tracer) = &self.tracer {
+            tracer.stop().await;
+        }
     }
 
     /// Appends to the text format, version 0.0.4.
     pub fn render(&self, text: &mut String) {
         if let Some(snapshots) = &self.snapshots {
             snapshots.render(text);
+        }
+        if let Some(tracer) = &self.tracer {
+            tracer.render(text);
         }
     }
 }

@@ -2,6 +2,7 @@
 //! that every byte is ours.
 
 mod admin;
+mod collector;
 mod configuration;
 mod forwarding;
 mod gateway;
@@ -11,4 +12,5 @@ mod policies;
 mod smuggling;
 mod snapshots;
 mod tls;
+mod traces;
 mod upstream;

@@ -2,9 +2,56 @@
 
 use super::{Kind, Setting, one};
 
+const TRACES: &str = "Traces and metrics, of proxy and sidecar mode";
 const SNAPSHOTS: &str = "Error snapshots, of proxy and sidecar mode";
 
 pub const SETTINGS: &[Setting] = &[
+    one(
+        "otel-endpoint",
+        &["STOA_OTEL_ENDPOINT"],
+        "URL",
+        TRACES,
+        "Where spans go: a collector's OTLP port for gRPC, http://HOST:4317, or https [default: no spans]",
+    ),
+    Setting {
+        key: "otel-enabled",
+        variables: &["STOA_OTEL_ENABLED"],
+        value_name: "BOOL",
+        group: TRACES,
+        help: "Send spans to --otel-endpoint, if there is one [default: true]",
+        kind: Kind::Switch,
+    },
+    one(
+        "otel-sample-rate",
+        &["STOA_OTEL_SAMPLE_RATE"],
+        "SHARE",
+        TRACES,
+        "Of the traces that begin here, from 0 to 1; others are sampled where their first service says so [default: 1]",
+    ),
+    Setting {
+        key: "detailed-tracing",
+        variables: &["STOA_DETAILED_TRACING"],
+        value_name: "BOOL",
+        group: TRACES,
+        help: "Spans of each policy and of the upstream's call, too [default: false]",
+        kind: Kind::Switch,
+    },
+    Setting {
+        key: "proxy-tracing-enabled",
+        variables: &["STOA_PROXY_TRACING_ENABLED"],
+        value_name: "BOOL",
+        group: TRACES,
+        help: "Spans of requests in proxy mode [default: true]",
+        kind: Kind::Switch,
+    },
+    Setting {
+        key: "proxy-metrics-enabled",
+        variables: &["STOA_PROXY_METRICS_ENABLED"],
+        value_name: "BOOL",
+        group: TRACES,
+        help: "Show what is counted by route (stoa_proxy_*) in /metrics [default: true]",
+        kind: Kind::Switch,
+    },
     Setting {
         key: "snapshot-enabled",
         variables: &["STOA_SNAPSHOT_ENABLED"],

@@ -4,8 +4,9 @@ use std::{rc::Rc, sync::Arc};
 
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use stoa_policy::decision::Decision;
+use tokio::time::Instant;
 
-use super::{Plan, attempts::Attempts};
+use super::{Plan, attempts::Attempts, observing};
 use crate::{
     catalog::routes::{Action, Backend, Changes, PathRewrite, Redirect, Rewrite, Timeouts},
     http::problem::Problem,
@@ -72,9 +73,12 @@ impl Worker {
                 _ => HeaderValue::from_str(tenant).unwrap_or(HeaderValue::from_static("")),
             };
             request.headers.insert(X_TENANT_ID, value);
-            let made = forwarding::add_identifiers(&mut request.headers, &self.random);
+            let trace = record.trace.as_deref();
+            let made = forwarding::add_identifiers(&mut request.headers, &self.random, trace);
             record.request_id = Some(made.request_id.clone());
             identifiers = Some(made);
+        } else if let Some(trace) = &record.trace {
+            forwarding::add_trace(&mut request.headers, trace);
         }
         if let Some(decision) = decision {
             for name in &decision.headers_to_remove {
@@ -121,7 +125,12 @@ impl Worker {
         let retries = route.and_then(|route| route.retries.as_ref());
         let attempt =
             Attempts { pool: &pool, breaker: plan.breaker.as_ref(), origin, timeouts, retries };
-        match attempt.send(self, request, &mut record, timer, interim).await {
+        let asked = record.trace.is_some().then(Instant::now);
+        let answered = attempt.send(self, request, &mut record, timer, interim).await;
+        if let Some(asked) = asked {
+            observing::add_call(&mut record, asked, &answered);
+        }
+        match answered {
             Ok(mut answered) => {
                 forwarding::strip_connection_fields(&mut answered.headers);
                 answered.headers.remove(header::CONTENT_LENGTH);

@@ -36,6 +36,8 @@ struct Plan {
     policies: Policies,
     /// `None` for a redirect, or where no backend has a weight.
     pool: Option<Rc<Pool>>,
+    /// What the route matched by, where traces are on.
+    pattern: Option<Arc<str>>,
     /// Of the pool's upstream, where the policies have one.
     breaker: Option<Arc<Breaker>>,
 }
@@ -67,7 +69,7 @@ impl Worker {
         interim: &mut Interim<'_>,
     ) -> Answer {
         let mut record = Record::new(started, &request.method);
-        self.begin_observing(&mut request, &mut record);
+        self.begin_observing(origin, &mut request, &mut record);
         if self.shared.access_log.is_enabled() {
             request.target.path().clone_into(&mut record.path);
         }
@@ -86,6 +88,9 @@ impl Worker {
             record.route = Some((Arc::clone(&route.name), route.index));
         }
         record.tenant = Some(Arc::clone(&plan.tenant));
+        if let Some(trace) = &mut record.trace {
+            trace.route = plan.pattern.clone();
+        }
 
         let mut response_headers = Vec::new();
         let mut decision = None;
@@ -97,6 +102,7 @@ impl Worker {
                 return self.deny(Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail), record);
             }
             Policies::Set(set) => {
+                let asked = record.trace.is_some().then(Instant::now);
                 let decided = self.decide(&view, set, &plan, origin, &mut request, timer).await;
                 let mut made = match decided {
                     Ok(made) => made,
@@ -105,6 +111,9 @@ impl Worker {
                         return self.deny(unreadable.problem(), record);
                     }
                 };
+                if let Some(asked) = asked {
+                    self.add_policies(&mut record, asked, &made);
+                }
                 record.identity = made.identity.as_ref().map(|i| Arc::clone(&i.subject));
                 if let Some(tenant) = &made.tenant {
                     record.tenant = Some(Arc::clone(tenant));
@@ -164,6 +173,7 @@ impl Worker {
             return Ok(Plan {
                 route: None,
                 prefix: 0,
+                pattern: None,
                 tenant: Arc::clone(&fixed.tenant),
                 breaker: policies.breaker(view, Some(&fixed.pool)),
                 policies,
@@ -178,8 +188,13 @@ impl Worker {
             method: &request.method,
             headers: &request.headers,
         };
+        let is_traced = self.shared.telemetry.tracer.is_some();
+        let mut pattern = None;
         let (route, prefix) = match routes.find(&asked) {
-            Some(chosen) => (chosen.route, chosen.prefix),
+            Some(chosen) => {
+                pattern = is_traced.then(|| chosen.pattern(asked.path).into());
+                (chosen.route, chosen.prefix)
+            }
             None => {
                 if asked.path == "*" {
                     return Err(Own::Server);
@@ -207,6 +222,7 @@ impl Worker {
             policies,
             route: Some(Arc::clone(route)),
             prefix,
+            pattern,
         })
     }
 

@@ -1,18 +1,26 @@
 //! What is remembered of an exchange while it lasts, for those who are told of it afterwards.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use http::{HeaderMap, Method, StatusCode};
+use http::{HeaderMap, Method, StatusCode, Version};
+use stoa_policy::decision::Decision;
+use tokio::time::Instant;
 
+use super::attempts::Answered;
 use crate::{
     proxy::{
         Worker,
         body::Body,
+        connection::Origin,
+        error::UpstreamError,
         excerpt::Excerpt,
         forwarding,
         request::{Answer, Record, Request},
     },
-    telemetry::snapshots::{Category, Failure},
+    telemetry::{
+        snapshots::{Category, Failure},
+        traces::{Active, Attribute, Kind, Span, Step, known_method},
+    },
 };
 
 /// Of one exchange, if snapshots are taken. It goes with the exchange, unless that fails.
@@ -26,7 +34,18 @@ pub struct Draft {
 }
 
 impl Worker {
-    pub(super) fn begin_observing(&self, request: &mut Request, record: &mut Record) {
+    pub(super) fn begin_observing(
+        &self,
+        origin: &Origin,
+        request: &mut Request,
+        record: &mut Record,
+    ) {
+        if let Some(tracer) = &self.shared.telemetry.tracer {
+            let mut trace = tracer.begin(&request.headers, || self.random.next());
+            trace.scheme = origin.scheme();
+            trace.version = version_of(request.version);
+            record.trace = Some(Box::new(trace));
+        }
         if let Some(snapshots) = &self.shared.telemetry.snapshots {
             record.draft = Some(Box::new(Draft {
                 path: request.target.path().to_owned(),
@@ -54,8 +73,26 @@ impl Worker {
         }
     }
 
+    pub(super) fn add_policies(&self, record: &mut Record, asked: Instant, decision: &Decision) {
+        let after = asked - record.started;
+        if let Some(trace) = &mut record.trace {
+            trace.add_policies(after, decision, || self.random.next());
+        }
+    }
+
     /// Of an answer that has gone.
-    pub(in crate::proxy) fn tell(&self, record: &Record, status: StatusCode, took: Duration) {
+    pub(in crate::proxy) fn tell(
+        &self,
+        record: &Record,
+        status: StatusCode,
+        took: Duration,
+        is_whole: bool,
+    ) {
+        if let (Some(trace), Some(tracer)) = (&record.trace, &self.shared.telemetry.tracer)
+            && trace.context.is_sampled
+        {
+            tracer.end(span_of(record, trace, status, took, is_whole));
+        }
         if let (Some(draft), Some(snapshots)) = (&record.draft, &self.shared.telemetry.snapshots)
             && status.is_server_error()
         {
@@ -85,6 +122,98 @@ impl Worker {
             || forwarding::name_of(&draft.request_headers, &self.random),
             str::to_owned,
         )
+    }
+}
+
+/// The call of the upstream, with what was tried again.
+pub(super) fn add_call(
+    record: &mut Record,
+    asked: Instant,
+    answered: &Result<Answered, UpstreamError>,
+) {
+    let after = asked - record.started;
+    let Some(trace) = record.trace.as_mut().filter(|trace| trace.has_steps()) else { return };
+    let mut attributes = vec![("http.request.method", known_method(&record.method))];
+    if let Some(upstream) = &record.upstream {
+        attributes.push(("stoa.upstream", Attribute::Text(upstream.clone())));
+    }
+    if record.retries > 0 {
+        attributes.push(("http.request.resend_count", Attribute::Number(record.retries.into())));
+    }
+    let is_error = match answered {
+        Ok(answered) => {
+            let status = answered.status.as_u16().into();
+            attributes.push(("http.response.status_code", Attribute::Number(status)));
+            // Of a client's span, by the conventions.
+            answered.status.as_u16() >= 400
+        }
+        Err(error) => {
+            attributes.push(("error.type", Attribute::Fixed(error.code())));
+            true
+        }
+    };
+    let (id, took) = (trace.call, asked.elapsed());
+    let (name, kind) = ("upstream.call", Kind::Client);
+    trace.steps.push(Step { id, name, kind, after, took, attributes, is_error });
+}
+
+fn span_of(
+    record: &Record,
+    trace: &Active,
+    status: StatusCode,
+    took: Duration,
+    is_whole: bool,
+) -> Span {
+    let mut attributes = vec![
+        ("http.request.method", known_method(&record.method)),
+        ("http.response.status_code", Attribute::Number(status.as_u16().into())),
+        ("url.scheme", Attribute::Fixed(trace.scheme)),
+        ("network.protocol.version", Attribute::Fixed(trace.version)),
+    ];
+    for (name, value) in [
+        ("http.route", trace.route.as_ref()),
+        ("stoa.route", record.route.as_ref().map(|(name, _)| name)),
+        ("stoa.tenant", record.tenant.as_ref()),
+        ("stoa.upstream", record.upstream.as_ref()),
+    ] {
+        if let Some(value) = value {
+            attributes.push((name, Attribute::Text(value.clone())));
+        }
+    }
+    if let Some(policy) = record.policy {
+        attributes.push(("stoa.policy.name", Attribute::Fixed(policy)));
+    }
+    if record.retries > 0 {
+        attributes.push(("http.request.resend_count", Attribute::Number(record.retries.into())));
+    }
+    let is_error = status.is_server_error() || !is_whole;
+    if is_error {
+        let kind = match record.code {
+            Some(code) => Attribute::Fixed(code),
+            None if !is_whole => Attribute::Fixed("cut_off"),
+            None => Attribute::Text(status.as_str().into()),
+        };
+        attributes.push(("error.type", kind));
+    }
+    let method = match known_method(&record.method) {
+        Attribute::Fixed(method) if method != "_OTHER" => method,
+        // By the conventions, in a name.
+        _ => "HTTP",
+    };
+    let name = match &trace.route {
+        Some(route) => format!("{method} {route}").into(),
+        None => method.into(),
+    };
+    let ended = SystemTime::now();
+    let (context, steps) = (trace.context, trace.steps.clone());
+    Span { context, name, ended, took, attributes, is_error, steps }
+}
+
+fn version_of(version: Version) -> &'static str {
+    match version {
+        Version::HTTP_10 => "1.0",
+        Version::HTTP_2 => "2",
+        _ => "1.1",
     }
 }
 
