@@ -46,6 +46,13 @@ impl Rate {
         Self { limit, window, depth, interval, tolerance }
     }
 
+    /// A rate that need not be whole: `thousandths / 1000` a second. A `burst` of 0 lets what comes
+    /// in a second be used at once.
+    pub fn per_second(thousandths: u64, burst: u64) -> Self {
+        let burst = if burst == 0 { thousandths.div_ceil(1000).max(1) } else { burst };
+        Self::new(thousandths, 1000, burst)
+    }
+
     pub fn interval(&self) -> Duration {
         Duration::from_nanos(self.interval)
     }

@@ -13,6 +13,7 @@
 pub mod circuit_breaker;
 pub mod clock;
 pub mod config;
+pub mod connection_filter;
 pub mod context;
 pub mod contract;
 pub mod counter_table;

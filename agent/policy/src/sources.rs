@@ -33,7 +33,7 @@ impl<'de> Deserialize<'de> for Sources {
     }
 }
 
-fn parse(text: &str) -> Result<IpNet, String> {
+pub(crate) fn parse(text: &str) -> Result<IpNet, String> {
     let network = text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
     network.map_err(|_| {
         format!("`{text}` is not a network; write for example 10.0.0.0/8, fd00::/8 or 10.0.0.7")

@@ -9,10 +9,13 @@ use std::{
 
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 use regex::Regex;
-use stoa_policy::engine::{Engine, SetId};
+use stoa_policy::{
+    connection_filter::{self, Blocklist, ConnectionFilter},
+    engine::{Engine, SetId},
+};
 
 use super::{
-    BuildEngine, Catalog, CatalogError, Defaults, Listener, Paths, breakers,
+    BuildEngine, Catalog, CatalogError, ConnectionSettings, Defaults, Listener, Paths, breakers,
     document::{
         BodyDocument, ChangesDocument, Document, ListenerDocument, ListenerProtocol, MatchDocument,
         PathDocument, Period, RedirectDocument, RewriteDocument, RouteDocument, UpstreamDocument,
@@ -130,7 +133,27 @@ fn build(
         },
         policies: document.policies,
         engine,
+        connections: compile_filter(&defaults.connections, files)?,
     })
+}
+
+fn compile_filter(
+    settings: &ConnectionSettings,
+    files: &mut Files,
+) -> Result<ConnectionFilter, Fault> {
+    let mut blocked = settings.blocked.clone();
+    if let Some(path) = &settings.blocked_file {
+        let fault = |reason| ("ip_blocklist_file".to_owned(), reason);
+        let name = path.display();
+        let text = files.read_text(path).map_err(|error| {
+            let remedy = "name a text file with an address or network on each line";
+            fault(format!("names {name}, which cannot be read: {error}; {remedy}"))
+        })?;
+        let lines = connection_filter::parse_lines(&text)
+            .map_err(|error| fault(format!("names {name}, which cannot be used: {error}")))?;
+        blocked.extend(lines);
+    }
+    Ok(ConnectionFilter::new(Blocklist::new(blocked), settings.limit.clone()))
 }
 
 fn compile_listener(

@@ -11,9 +11,19 @@ pub mod network;
 pub mod routes;
 pub mod upstreams;
 
-use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
-use stoa_policy::{config::Policies, engine::Engine};
+use ipnet::IpNet;
+use stoa_policy::{
+    config::Policies,
+    connection_filter::{ConnectionFilter, ConnectionLimit},
+    engine::Engine,
+};
 
 use self::{
     additions::Additions,
@@ -46,6 +56,16 @@ pub struct Defaults {
     pub upstream: Option<String>,
     /// How often the files are looked at; `None`: only when somebody asks.
     pub look_every: Option<Duration>,
+    pub connections: ConnectionSettings,
+}
+
+/// Which connections are not taken.
+#[derive(Clone, Debug, Default)]
+pub struct ConnectionSettings {
+    pub blocked: Vec<IpNet>,
+    /// More of them, a line each.
+    pub blocked_file: Option<PathBuf>,
+    pub limit: Option<Arc<ConnectionLimit>>,
 }
 
 /// Makes the engine of one configuration, or says what in it is wrong. What it reads through
@@ -62,6 +82,7 @@ pub struct Catalog {
     pub policies: Policies,
     pub breakers: BreakerConfigs,
     pub engine: Engine,
+    pub connections: ConnectionFilter,
 }
 
 #[derive(Debug)]

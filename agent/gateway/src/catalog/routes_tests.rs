@@ -1,5 +1,5 @@
 use super::*;
-use crate::catalog::{Catalog, Defaults, files::Files};
+use crate::catalog::{Catalog, ConnectionSettings, Defaults, files::Files};
 use stoa_policy::{engine::Engine, outside::Outside};
 
 fn catalog(text: &str) -> Result<Catalog, String> {
@@ -8,6 +8,7 @@ fn catalog(text: &str) -> Result<Catalog, String> {
         tenant: "default".to_owned(),
         upstream: None,
         look_every: None,
+        connections: ConnectionSettings::default(),
     };
     let build = |document: &crate::catalog::document::Document, _: &mut Files| {
         Engine::build(&document.policies, &Outside::default()).map_err(|errors| errors.to_string())

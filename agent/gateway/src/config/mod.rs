@@ -34,7 +34,7 @@ use telemetry::TelemetrySettings;
 
 use crate::{
     admin::token::AdminToken,
-    catalog::{Defaults, live::LOOK_EVERY},
+    catalog::{ConnectionSettings, Defaults, live::LOOK_EVERY},
     redirect::RedirectConfig,
     telemetry::access_log::Destination,
 };
@@ -129,10 +129,19 @@ pub struct Config {
 }
 
 impl Config {
-    /// What the catalog needs of it. `upstream` is for what no route matches.
-    pub fn defaults(&self, upstream: Option<String>) -> Defaults {
-        let (listen, tenant) = (self.listen, self.tenant.clone());
-        Defaults { listen, tenant, upstream, look_every: self.look_every }
+    /// What the catalog needs of it.
+    pub fn defaults(&self) -> Defaults {
+        let (upstream, connections) = match &self.mode {
+            Mode::Proxy(proxy) => (proxy.upstream.clone(), proxy.connections.clone()),
+            Mode::Shadow(_) | Mode::Sidecar(_) => (None, ConnectionSettings::default()),
+        };
+        Defaults {
+            listen: self.listen,
+            tenant: self.tenant.clone(),
+            upstream,
+            look_every: self.look_every,
+            connections,
+        }
     }
 }
 

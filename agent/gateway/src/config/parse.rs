@@ -2,7 +2,8 @@
 
 use std::{net::SocketAddr, path::PathBuf};
 
-use stoa_policy::{counters::OnLoss, sources::Sources};
+use ipnet::IpNet;
+use stoa_policy::{connection_filter::parse_entry, counters::OnLoss, sources::Sources};
 
 pub fn parse_number(text: &str, least: u64, most: u64) -> Result<u64, String> {
     match text.parse::<u64>() {
@@ -10,6 +11,22 @@ pub fn parse_number(text: &str, least: u64, most: u64) -> Result<u64, String> {
         _ if most == u64::MAX => Err(format!("`{text}` is not a number of {least} or more")),
         _ => Err(format!("`{text}` is not a number from {least} to {most}")),
     }
+}
+
+/// A number a second, `100` or `0.5`, in thousandths.
+pub fn parse_rate(text: &str) -> Result<u64, String> {
+    let number = text.parse::<f64>().ok().filter(|rate| (0.0..=1e6).contains(rate));
+    // Truncation cannot happen: it is at most 1e9.
+    match number.map(|rate| (rate, (rate * 1000.0).round() as u64)) {
+        Some((rate, thousandths)) if (rate > 0.0) == (thousandths > 0) => Ok(thousandths),
+        _ => Err(format!("`{text}` is not a number from 0.001 to 1000000, nor 0")),
+    }
+}
+
+/// Addresses and networks, also several in one text with commas between.
+pub fn parse_networks(texts: &[String]) -> Result<Vec<IpNet>, String> {
+    let entries = texts.iter().flat_map(|text| text.split(',')).map(str::trim);
+    entries.filter(|entry| !entry.is_empty()).map(parse_entry).collect()
 }
 
 /// `16384`, `16k`, `16KiB`, `16 MiB`, `1g`: powers of 1024.
@@ -90,6 +107,18 @@ pub fn parse_log_level(text: &str) -> Result<String, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn rates_may_have_a_fraction() {
+        for (text, thousandths) in
+            [("0", 0), ("100.0", 100_000), ("0.5", 500), ("1e6", 10_u64.pow(9))]
+        {
+            assert_eq!(parse_rate(text), Ok(thousandths), "{text}");
+        }
+        for text in ["", "-1", "NaN", "inf", "1000001", "0.0001", "1/s"] {
+            assert!(parse_rate(text).is_err(), "{text}");
+        }
+    }
 
     #[test]
     fn sizes_are_powers_of_1024() {

@@ -3,14 +3,17 @@
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
     num::NonZeroUsize,
+    sync::Arc,
     time::Duration,
 };
 
+use stoa_policy::{connection_filter::ConnectionLimit, gcra::Rate};
+
 use super::{
     ConfigError, Values,
-    parse::{parse_bool, parse_number},
+    parse::{parse_bool, parse_networks, parse_number, parse_path, parse_rate},
 };
-use crate::{telemetry::access_log::Destination, worker};
+use crate::{catalog::ConnectionSettings, telemetry::access_log::Destination, worker};
 
 #[derive(Clone, Debug)]
 pub struct ProxySettings {
@@ -31,6 +34,7 @@ pub struct ProxySettings {
     pub drain: Duration,
     /// For a body that is needed whole before the request goes on.
     pub request_body: Duration,
+    pub connections: ConnectionSettings,
     pub access_log: Destination,
     pub access_log_one_in: u64,
 }
@@ -62,12 +66,25 @@ impl ProxySettings {
             request_body: Duration::from_secs(
                 number("request-body-seconds", 1, 86_400)?.unwrap_or(30),
             ),
+            connections: read_connections(values)?,
             access_log: values
                 .read("access-log", |t| Ok(parse_access_log(t)))?
                 .unwrap_or(Destination::Stdout),
             access_log_one_in: number("access-log-one-in", 1, 1 << 32)?.unwrap_or(1),
         })
     }
+}
+
+fn read_connections(values: &Values) -> Result<ConnectionSettings, ConfigError> {
+    let a_second = values.read("tcp-rate-limit-per-ip", parse_rate)?.filter(|rate| *rate > 0);
+    let limit = a_second.map(|rate| Arc::new(ConnectionLimit::new(Rate::per_second(rate, 0))));
+    let blocked = match values.given("ip-blocklist") {
+        Some(given) => parse_networks(&given.values)
+            .map_err(|reason| ConfigError::Value { origin: given.origin.clone(), reason })?,
+        None => Vec::new(),
+    };
+    let blocked_file = values.read("ip-blocklist-file", parse_path)?;
+    Ok(ConnectionSettings { blocked, blocked_file, limit })
 }
 
 fn parse_access_log(text: &str) -> Destination {

@@ -33,7 +33,7 @@ pub(super) async fn run(config: Config, settings: ProxySettings) -> Result<(), N
     let enforcement =
         Enforcement::start(&config.policy.enforcement, &config.state_dir, &Handle::current())?;
     let builder = config.policy.engine_builder(Arc::clone(&enforcement));
-    let defaults = config.defaults(settings.upstream.clone());
+    let defaults = config.defaults();
     let additions = AdditionsFile::open(&config.state_dir)?;
     let live = LiveCatalog::load(config.file.clone(), defaults, builder, Some(additions))?;
     let registry = Arc::new(Registry::default());
@@ -175,8 +175,12 @@ impl State {
                 let totals = self.registry.totals();
                 let none = Totals::default();
                 let shown = if self.has_proxy_metrics { &totals } else { &none };
-                let mut text =
-                    proxy_metrics::render(shown, &self.live.status(), self.access_log.dropped());
+                let mut text = proxy_metrics::render(
+                    shown,
+                    &self.live.current().connections,
+                    &self.live.status(),
+                    self.access_log.dropped(),
+                );
                 let mut policies = self.steering.policies();
                 policies.combine(&totals.policies);
                 policy_metrics::render(&mut text, &policies, &self.enforcement);

@@ -79,7 +79,7 @@ fn load_catalog(config: &Config) -> Result<Arc<LiveCatalog>, NodeError> {
     let enforcement =
         Enforcement::start(&config.policy.enforcement, &config.state_dir, &Handle::current())?;
     let build = config.policy.engine_builder(enforcement);
-    Ok(LiveCatalog::load(config.file.clone(), config.defaults(None), build, None)?)
+    Ok(LiveCatalog::load(config.file.clone(), config.defaults(), build, None)?)
 }
 
 fn start_access_log(settings: &RedirectConfig) -> Result<AccessLog, NodeError> {

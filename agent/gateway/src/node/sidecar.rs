@@ -103,7 +103,7 @@ fn load_catalog(
     enforcement: &Arc<Enforcement>,
 ) -> Result<Arc<LiveCatalog>, NodeError> {
     let build = config.policy.engine_builder(Arc::clone(enforcement));
-    Ok(LiveCatalog::load(config.file.clone(), config.defaults(None), build, None)?)
+    Ok(LiveCatalog::load(config.file.clone(), config.defaults(), build, None)?)
 }
 
 fn start_workers(

@@ -124,6 +124,13 @@ pub async fn serve_accepted(
             }
         }
     }
+    if let Err(refused) = worker.view().catalog.connections.check(source.ip()) {
+        worker.counters.refuse(refused);
+        // Reset, so that no state of it stays here (TIME_WAIT), which a flood would make many of.
+        let _ = tcp.set_zero_linger();
+        tracing::debug!(%peer, %source, reason = refused.name(), "connection refused");
+        return;
+    }
     let mut origin = Origin::new(source, local, Door::Proxy);
     origin.is_trusted = listener.trusted_proxies.iter().any(|n| n.contains(source.ip()));
     let stream = match &listener.tls {

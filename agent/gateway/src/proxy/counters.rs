@@ -7,6 +7,7 @@ use std::{
 };
 
 use http::StatusCode;
+use stoa_policy::connection_filter::Refused;
 
 use crate::telemetry::{
     counter::Counter,
@@ -48,6 +49,8 @@ pub struct Counters {
     pub unrouted: RouteCounters,
     pub connections: Counter,
     pub connections_refused: Counter,
+    /// Before TLS; in the order of `Refused::ALL`.
+    refused: [Counter; Refused::ALL.len()],
     pub tls_failures: Counter,
     pub refused_heads: Counter,
     /// Answers that the client did not get whole.
@@ -65,6 +68,11 @@ impl Counters {
     pub fn route(&self, name: &Arc<str>) -> Arc<RouteCounters> {
         let mut routes = self.routes.lock().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(routes.entry(Arc::clone(name)).or_default())
+    }
+
+    pub fn refuse(&self, refused: Refused) {
+        let reasons = Refused::ALL.iter().zip(&self.refused);
+        reasons.filter(|(reason, _)| **reason == refused).for_each(|(_, counter)| counter.add(1));
     }
 
     /// `reason` is one of the few codes that this build has.
@@ -85,6 +93,8 @@ pub struct Registry {
 pub struct Totals {
     pub routes: BTreeMap<Arc<str>, RouteTotals>,
     pub failures: BTreeMap<&'static str, u64>,
+    /// Connections that were refused before TLS, by reason.
+    pub refused: BTreeMap<&'static str, u64>,
     /// By metric name.
     pub counts: BTreeMap<&'static str, u64>,
     pub policies: PolicyTotals,
@@ -130,6 +140,9 @@ impl Registry {
                 worker.failures.lock().unwrap_or_else(PoisonError::into_inner).iter()
             {
                 *totals.failures.entry(reason).or_default() += count;
+            }
+            for (reason, counter) in Refused::ALL.iter().zip(&worker.refused) {
+                *totals.refused.entry(reason.name()).or_default() += counter.get();
             }
             for (name, counter) in [
                 ("stoa_proxy_connections_total", &worker.connections),

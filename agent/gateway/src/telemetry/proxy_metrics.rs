@@ -3,13 +3,20 @@
 
 use std::fmt::Write as _;
 
+use stoa_policy::connection_filter::ConnectionFilter;
+
 use crate::{
     catalog::live::Status,
     proxy::counters::{BUCKETS, Totals},
 };
 
 /// The text format, version 0.0.4.
-pub fn render(totals: &Totals, status: &Status, log_dropped: u64) -> String {
+pub fn render(
+    totals: &Totals,
+    connections: &ConnectionFilter,
+    status: &Status,
+    log_dropped: u64,
+) -> String {
     let mut text = String::with_capacity(8 << 10);
     header(&mut text, "stoa_proxy_requests_total", "counter", "Answers, by route and status class");
     for (route, counters) in &totals.routes {
@@ -41,6 +48,16 @@ pub fn render(totals: &Totals, status: &Status, log_dropped: u64) -> String {
     header(&mut text, name, "counter", "Answers that were not an upstream's, by reason");
     for (reason, count) in &totals.failures {
         let _ = writeln!(text, "{name}{{reason=\"{reason}\"}} {count}");
+    }
+    let name = "stoa_tcp_connections_rejected_pre_tls_total";
+    header(&mut text, name, "counter", "Connections refused right after accept, by reason");
+    for (reason, count) in &totals.refused {
+        let _ = writeln!(text, "{name}{{reason=\"{reason}\"}} {count}");
+    }
+    if let Some(evicted) = connections.evicted() {
+        let name = "stoa_tcp_rate_limit_evicted_total";
+        header(&mut text, name, "counter", "Addresses that were forgotten for want of room");
+        let _ = writeln!(text, "{name} {evicted}");
     }
     for (name, count) in &totals.counts {
         let kind = if name.ends_with("_total") { "counter" } else { "gauge" };

@@ -4,6 +4,7 @@
 mod admin;
 mod collector;
 mod configuration;
+mod connections;
 mod forwarding;
 mod gateway;
 mod hostile;

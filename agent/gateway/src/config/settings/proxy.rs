@@ -65,6 +65,28 @@ pub const SETTINGS: &[Setting] = &[
         PROXY,
         "Port of the node's own /admin, /health and /metrics; 0 takes a free one [default: 9090]",
     ),
+    Setting {
+        key: "ip-blocklist",
+        variables: &["STOA_IP_BLOCKLIST"],
+        value_name: "CIDR",
+        group: PROXY,
+        help: "Addresses and networks whose connections are refused, before TLS",
+        kind: Kind::Many,
+    },
+    one(
+        "ip-blocklist-file",
+        &["STOA_IP_BLOCKLIST_FILE"],
+        "FILE",
+        PROXY,
+        "More of them, one a line, comments after # or ;; read again when it changes",
+    ),
+    one(
+        "tcp-rate-limit-per-ip",
+        &["STOA_TCP_RATE_LIMIT_PER_IP"],
+        "N",
+        PROXY,
+        "New connections a second of one address (of IPv6, of one /64); more are refused, before TLS; 0 is unlimited [default: 0]",
+    ),
     one(
         "drain-seconds",
         &["STOA_DRAIN_SECONDS"],
