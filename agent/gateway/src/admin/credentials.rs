@@ -1,7 +1,7 @@
 //! What is remembered of credentials: `/admin/cache`, tokens that were verified; `/admin/mtls`,
 //! client certificates.
 
-use std::sync::atomic::Ordering::Relaxed;
+use std::{collections::BTreeSet, sync::atomic::Ordering::Relaxed};
 
 use http::{Method, StatusCode};
 use serde_json::json;
@@ -44,17 +44,22 @@ pub fn answer_mtls(served: &Served, method: &Method, rest: &[&str]) -> Result<An
         ["config"] => {
             let catalog = served.live.current();
             let (mut is_enabled, mut is_required, mut trusts_proxies) = (false, false, false);
+            let (mut requires_binding, mut paths) = (false, BTreeSet::new());
             for identity in catalog.engine.identities() {
                 let Some(mtls) = identity.certificates() else { continue };
                 is_enabled = true;
                 is_required |= identity.requires_certificate();
                 trusts_proxies |= mtls.trusts_proxies();
+                requires_binding |= mtls.requires_binding();
+                paths.extend(mtls.required_paths().map(str::to_owned));
             }
             Ok(json_answer(
                 StatusCode::OK,
                 &json!({
                     "enabled": is_enabled,
                     "require_client_cert": is_required,
+                    "require_binding": requires_binding,
+                    "required_routes": paths,
                     "trusted_proxies": if trusts_proxies { json!("[redacted]") } else { json!([]) },
                 }),
             ))

@@ -244,7 +244,7 @@ mod tests {
 
     #[test]
     fn variables_of_other_modes_are_known() {
-        let names = ["STOA_SSE_KEEPALIVE", "STOA_MTLS__REQUIRE_BINDING", "STOA_AUTO_CREATE_MR"];
+        let names = ["STOA_SSE_KEEPALIVE", "STOA_K8S_ENABLED", "STOA_AUTO_CREATE_MR"];
         for name in names {
             assert_eq!(variables(&[(name, "true")]).unwrap(), Layer::new(), "{name}");
         }

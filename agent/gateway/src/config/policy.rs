@@ -255,7 +255,9 @@ fn read_identity(
     if let Some(jwt) = read_jwt(values)? {
         methods.push(MethodConfig { jwt: Some(jwt), ..MethodConfig::default() });
     }
-    if let Some(mtls) = read_mtls(values)? {
+    let mut is_required = true;
+    if let Some(mtls) = read_mtls(values, !methods.is_empty())? {
+        is_required = !methods.is_empty() || mtls.required_paths.is_empty();
         methods.push(MethodConfig { mtls: Some(mtls), ..MethodConfig::default() });
     }
     if methods.is_empty() {
@@ -264,7 +266,7 @@ fn read_identity(
     let identity = serde_json::from_value(serde_json::json!({ "methods": [] }));
     let identity: IdentityConfig =
         identity.map_err(|e| ConfigError::Contradiction(e.to_string()))?;
-    Ok(Some(IdentityConfig { methods, ..identity }))
+    Ok(Some(IdentityConfig { methods, required: is_required, ..identity }))
 }
 
 fn read_jwt(values: &Values) -> Result<Option<JwtConfig>, ConfigError> {
@@ -309,7 +311,8 @@ fn read_jwt(values: &Values) -> Result<Option<JwtConfig>, ConfigError> {
     }))
 }
 
-fn read_mtls(values: &Values) -> Result<Option<MtlsConfig>, ConfigError> {
+/// `has_tokens`: there is something that could be bound to a certificate.
+fn read_mtls(values: &Values, has_tokens: bool) -> Result<Option<MtlsConfig>, ConfigError> {
     if !values.read("mtls--enabled", parse_bool)?.unwrap_or(false) {
         return Ok(None);
     }
@@ -331,14 +334,19 @@ fn read_mtls(values: &Values) -> Result<Option<MtlsConfig>, ConfigError> {
                 issuer: name("mtls--header-issuer-dn", headers.issuer)?,
                 serial: name("mtls--header-serial", headers.serial)?,
                 fingerprint: name("mtls--header-fingerprint", headers.fingerprint)?,
+                not_before: name("mtls--header-not-before", headers.not_before)?,
+                not_after: name("mtls--header-not-after", headers.not_after)?,
                 certificate: name("mtls--header-cert", headers.certificate)?,
             })
         }
     };
     let is_tenant = values.read("mtls--tenant-from-dn", parse_bool)?.unwrap_or(true);
+    let binds = values.read("mtls--require-binding", parse_bool)?.unwrap_or(true);
     Ok(Some(MtlsConfig {
         allowed_issuers: values.read_all("mtls--allowed-issuers", text)?,
         tenant: if is_tenant { TenantSource::O } else { TenantSource::None },
+        required_paths: values.read_all("mtls--required-routes", text)?,
+        require_binding: binds && has_tokens,
         from_headers,
         ..MtlsConfig::default()
     }))

@@ -207,6 +207,32 @@ fn policies_have_the_documented_defaults() {
 }
 
 #[test]
+fn certificates_are_bound_and_required_as_the_documents_say() {
+    let identity = |variables: &[(&str, &str)]| {
+        let variables = [&[("STOA_MTLS__ENABLED", "true")], variables].concat();
+        let identity = default_set("proxy", &variables).identity.unwrap();
+        let mtls = identity.methods.iter().find_map(|method| method.mtls.clone()).unwrap();
+        (identity.required, mtls)
+    };
+    let (is_required, mtls) = identity(&[]);
+    assert!(is_required && !mtls.require_binding, "there are no tokens");
+    let routes = ("STOA_MTLS__REQUIRED_ROUTES", "/payments/*, /transfer");
+    let (is_required, mtls) = identity(&[routes]);
+    assert!(!is_required, "elsewhere none is needed");
+    assert_eq!(mtls.required_paths, ["/payments/*", "/transfer"]);
+    let secret = ("STOA_JWT_SECRET", "a secret of the tests, long enough");
+    let (is_required, mtls) = identity(&[secret, routes]);
+    assert!(is_required && mtls.require_binding);
+    let (_, mtls) = identity(&[secret, ("STOA_MTLS__REQUIRE_BINDING", "false")]);
+    assert!(!mtls.require_binding);
+    let proxies =
+        [("STOA_MTLS__TRUSTED_PROXIES", "10.0.0.0/8"), ("STOA_MTLS__HEADER_NOT_AFTER", "X-Until")];
+    let headers = identity(&proxies).1.from_headers.unwrap();
+    assert_eq!(headers.not_after, "X-Until");
+    assert_eq!(headers.not_before, "X-SSL-Client-NotBefore");
+}
+
+#[test]
 fn rego_runs_where_there_is_a_policy_or_somebody_says_so() {
     use stoa_policy::rego::RegoEngine;
     let engine = |variables: &[(&str, &str)]| {

@@ -2,9 +2,11 @@
 //! policies and reasons of this build, and upstreams of the configuration: never a tenant or a
 //! consumer, of whom there is no end.
 
-use std::fmt::Write as _;
+use std::{fmt::Write as _, sync::atomic::Ordering::Relaxed};
 
-use stoa_policy::{circuit_breaker::State, decision::PolicyKind, moment::Moment};
+use stoa_policy::{
+    circuit_breaker::State, decision::PolicyKind, moment::Moment, outside::CertificateTally,
+};
 
 use super::{
     policy_tally::{PolicyTotals, Said},
@@ -85,6 +87,11 @@ fn counters(text: &mut String, enforcement: &Enforcement) {
         "Times that quota counts could not be written to disk",
         quotas.failures(),
     );
+    certificates(text, &outside.certificates);
+    let mut one = |name, kind, help, value: u64| {
+        header(text, name, kind, help);
+        let _ = writeln!(text, "{name} {value}");
+    };
     if let Some(redis) = redis {
         let is_up = u64::from(redis.is_answering());
         one("stoa_redis_up", "gauge", "1 while Redis answers", is_up);
@@ -99,6 +106,30 @@ fn counters(text: &mut String, enforcement: &Enforcement) {
     if let Some(opa) = opa {
         one("stoa_opa_up", "gauge", "0 after a failed question", u64::from(!opa.is_failing()));
         one("stoa_opa_failures_total", "counter", "Questions it did not answer", opa.failures());
+    }
+}
+
+fn certificates(text: &mut String, tally: &CertificateTally) {
+    let validations =
+        [("success", &tally.validated), ("no_cert", &tally.missing), ("invalid", &tally.invalid)];
+    let bindings =
+        [("match", &tally.bound), ("mismatch", &tally.mismatched), ("denied", &tally.unbound)];
+    for (name, help, results) in [
+        (
+            "stoa_mtls_validations_total",
+            "Requests to policies with client certificates, by what they showed",
+            validations,
+        ),
+        (
+            "stoa_mtls_binding_checks_total",
+            "Tokens that are, or should be, bound to a client certificate",
+            bindings,
+        ),
+    ] {
+        header(text, name, "counter", help);
+        for (result, count) in results {
+            let _ = writeln!(text, "{name}{{result=\"{result}\"}} {}", count.load(Relaxed));
+        }
     }
 }
 

@@ -285,7 +285,10 @@ fn remembered_tokens_are_counted_and_forgotten() {
     assert_eq!(get(&gateway, "cache/stats")["entry_count"], 0);
     once();
     assert_eq!(get(&gateway, "cache/stats")["misses"], 2);
-    let config = json!({"enabled": true, "require_client_cert": false, "trusted_proxies": []});
+    let config = json!({
+        "enabled": true, "require_client_cert": false, "require_binding": false,
+        "required_routes": [], "trusted_proxies": [],
+    });
     assert_eq!(get(&gateway, "mtls/config"), config);
     let stats =
         json!({"total_requests": 5, "cert_validated": 0, "cert_missing": 5, "cert_invalid": 0});

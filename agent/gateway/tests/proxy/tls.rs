@@ -2,11 +2,14 @@
 
 use std::{fs, path::Path, sync::Arc};
 
+use aws_lc_rs::hmac;
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls::{
     ClientConfig, RootCertStore,
     pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject},
 };
+use sha2::{Digest, Sha256};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -68,10 +71,22 @@ fn client(dir: &Path, certificate: Option<&str>, alpn: &str) -> TlsConnector {
 }
 
 async fn ask(gateway: &Gateway, connector: &TlsConnector, host: &str) -> std::io::Result<String> {
+    ask_for(gateway, connector, host, "/t", "").await
+}
+
+/// `more` are lines of the head, each with its end.
+async fn ask_for(
+    gateway: &Gateway,
+    connector: &TlsConnector,
+    host: &str,
+    path: &str,
+    more: &str,
+) -> std::io::Result<String> {
     let tcp = TcpStream::connect(gateway.address).await?;
     let name = ServerName::try_from(host.to_owned()).unwrap();
     let mut stream = connector.connect(name, tcp).await?;
-    stream.write_all(b"GET /t HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await?;
+    let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{more}\r\n");
+    stream.write_all(request.as_bytes()).await?;
     let mut text = String::new();
     stream.read_to_string(&mut text).await?;
     Ok(text)
@@ -147,6 +162,78 @@ async fn a_client_without_the_right_certificate_is_not_let_in() {
         );
     }
     assert_eq!(upstream.connection_count(), 1);
+}
+
+const SECRET: &str = "a secret of the tests, long enough";
+
+/// As a line of a head.
+fn token(claims: &str) -> String {
+    let part = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
+    let signed = format!("{}.{}", part(br#"{"alg":"HS256"}"#), part(claims.as_bytes()));
+    let key = hmac::Key::new(hmac::HMAC_SHA256, SECRET.as_bytes());
+    let signature = part(hmac::sign(&key, signed.as_bytes()).as_ref());
+    format!("Authorization: Bearer {signed}.{signature}\r\n")
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn a_token_is_worth_nothing_without_the_certificate_that_it_names() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().to_owned();
+    let authority = Authority::new("ours");
+    authority.write(&path, "ca.pem");
+    authority.issue(&path, "server", "server.example");
+    authority.issue(&path, "one", "one.example");
+    authority.issue(&path, "two", "two.example");
+    let upstream = Upstream::echo();
+    let sections = format!(
+        "listeners:\n- address: 127.0.0.1:0\n  tls:\n    client_ca: DIR/ca.pem\n\
+         \x20   client_certificate: optional\n    certificates:\n\
+         \x20   - {{certificate: DIR/server.pem, key: DIR/server.key}}\n\
+         upstreams: {{u: {{url: 'http://{}'}}}}\nroutes: [{{upstream: u}}]\n",
+        upstream.address
+    );
+    let secret = format!("--jwt-secret={SECRET}");
+    let flags = ["--mtls--enabled", "--mtls--required-routes=/payments/*", &secret];
+    let gateway = Gateway::start_in(dir, &sections, &flags);
+    // RFC 8705 section 3.1.
+    let der = CertificateDer::from_pem_file(path.join("one.pem")).unwrap();
+    let thumbprint = URL_SAFE_NO_PAD.encode(Sha256::digest(&der));
+    let bound =
+        token(&format!(r#"{{"sub":"ann","exp":99999999999,"cnf":{{"x5t#S256":"{thumbprint}"}}}}"#));
+    let unbound = token(r#"{"sub":"ann","exp":99999999999}"#);
+    for (certificate, path_asked, token, expected) in [
+        (Some("one"), "/t", &bound, "200"),
+        (Some("one"), "/payments/1", &bound, "200"),
+        (Some("two"), "/t", &bound, "token_bound"),
+        (None, "/t", &bound, "token_bound"),
+        (Some("one"), "/t", &unbound, "token_unbound"),
+        (None, "/t", &unbound, "200"),
+        (None, "/payments/1", &unbound, "certificate_missing"),
+        (None, "/%70ayments/1", &bound, "certificate_missing"),
+        (Some("two"), "/payments/1", &String::new(), "200"),
+    ] {
+        let connector = client(&path, certificate, "http/1.1");
+        let answer =
+            ask_for(&gateway, &connector, "server.example", path_asked, token).await.unwrap();
+        let is_expected = match expected {
+            "200" => answer.starts_with("HTTP/1.1 200 "),
+            code => {
+                answer.starts_with("HTTP/1.1 401 ")
+                    && answer.contains(&format!("\"{code}\""))
+                    && answer.to_lowercase().contains("\r\nwww-authenticate: bearer ")
+            }
+        };
+        assert!(is_expected, "{certificate:?} {path_asked} {expected}: {answer}");
+    }
+    let metrics = gateway.own("/metrics").text();
+    for line in [
+        "stoa_mtls_binding_checks_total{result=\"match\"} 2\n",
+        "stoa_mtls_binding_checks_total{result=\"mismatch\"} 2\n",
+        "stoa_mtls_binding_checks_total{result=\"denied\"} 1\n",
+        "stoa_mtls_validations_total{result=\"no_cert\"} 4\n",
+    ] {
+        assert!(metrics.contains(line), "{line} is not in {metrics}");
+    }
 }
 
 #[tokio::test(flavor = "current_thread")]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use serde::Deserialize;
 
-use super::Rejection;
+use super::{Rejection, possession::Binding};
 use crate::{
     decision::{Decision, Identity},
     error::Refusal,
@@ -46,6 +46,8 @@ enum Part {
 #[derive(Debug)]
 pub(crate) struct Known {
     pub identity: Arc<Identity>,
+    /// What must be shown beside the credential.
+    pub binding: Binding,
     headers: Box<[(HeaderName, HeaderValue)]>,
 }
 
@@ -104,7 +106,8 @@ impl Forward {
             })?;
             headers.push((name.clone(), value));
         }
-        Ok(Known { identity: Arc::new(identity), headers: headers.into() })
+        let identity = Arc::new(identity);
+        Ok(Known { identity, binding: Binding::default(), headers: headers.into() })
     }
 
     /// Takes the client's own off the request, `X_User_ID` as well: CGI and its heirs (RFC 3875
@@ -123,6 +126,10 @@ impl Forward {
 }
 
 impl Known {
+    pub(super) fn bound_to(self, binding: Binding) -> Self {
+        Self { binding, ..self }
+    }
+
     pub(super) fn tell(&self, decision: &mut Decision) {
         decision.identity = Some(Arc::clone(&self.identity));
         decision.headers_to_set.extend(self.headers.iter().cloned());

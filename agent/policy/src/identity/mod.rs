@@ -1,11 +1,14 @@
 //! Who is asking: the first of a set's methods that accepts what the request brings.
 
 pub mod api_key;
+mod certificate_headers;
 mod credential;
 mod distinguished_name;
 pub(crate) mod forward;
 pub mod jwt;
 pub mod mtls;
+mod possession;
+mod required_paths;
 pub mod trusted;
 
 use std::{borrow::Cow, sync::Arc};
@@ -17,7 +20,7 @@ use self::{
     api_key::{ApiKeyConfig, ApiKeys},
     forward::{Forward, ForwardConfig, Known},
     jwt::{Jwt, JwtConfig},
-    mtls::{Mtls, MtlsConfig},
+    mtls::{Mtls, MtlsConfig, Shown},
     trusted::{Trusted, TrustedConfig},
 };
 use crate::{
@@ -124,7 +127,13 @@ pub(crate) struct Rejection {
     is_foreign: bool,
 }
 
+/// What a request shows of a certificate, or why that is worth nothing.
+type Certificate<'a> = Result<Option<Shown<'a>>, Rejection>;
+
 impl Rejection {
+    const CERTIFICATE_MISSING: Self =
+        Self::unauthorized("certificate_missing", "A client certificate is needed here");
+
     const AMBIGUOUS: Self = Self {
         status: StatusCode::BAD_REQUEST,
         code: "credentials_ambiguous",
@@ -152,6 +161,7 @@ impl Identities {
             ));
         }
         let forward = Forward::build(&config.forward_as)?;
+        check_order(&config.methods)?;
         let mut methods = Vec::new();
         for (i, method) in config.methods.iter().enumerate() {
             let section = format!("methods[{i}]");
@@ -190,9 +200,24 @@ impl Identities {
         for method in &self.methods {
             method.clear(request, decision);
         }
+        let certificate = self.look_for_certificate(request);
+        if self.certificates().is_some_and(|mtls| mtls.is_required_for(request.path)) {
+            let missing = match &certificate {
+                Ok(Some(_)) => None,
+                Ok(None) => Some(Rejection::CERTIFICATE_MISSING),
+                Err(rejection) => Some(rejection.clone()),
+            };
+            if let Some(rejection) = missing {
+                return Err(self.refuse(rejection, decision));
+            }
+        }
         for method in &self.methods {
-            match method.identify(request, &self.forward, decision).await {
+            match method.identify(request, &certificate, &self.forward, decision).await {
                 Ok(Some(known)) => {
+                    // Whoever shows a token that is another's is not asked for anything else.
+                    if let Err(rejection) = self.check_possession(&known, &certificate) {
+                        return Err(self.refuse(rejection, decision));
+                    }
                     known.tell(decision);
                     return Ok(());
                 }
@@ -216,6 +241,14 @@ impl Identities {
                 })
             }
             None => Ok(()),
+        }
+    }
+
+    /// Looked at once, whichever method asks.
+    fn look_for_certificate<'a>(&self, request: &RequestContext<'a>) -> Certificate<'a> {
+        match self.certificates() {
+            Some(mtls) => mtls.look(request),
+            None => Ok(request.client_certificate.map(Shown::Here)),
         }
     }
 
@@ -260,16 +293,37 @@ impl Method {
     async fn identify(
         &self,
         request: &RequestContext<'_>,
+        certificate: &Certificate<'_>,
         forward: &Forward,
         decision: &mut Decision,
     ) -> Result<Option<Arc<Known>>, Rejection> {
         match self {
             Self::Jwt(jwt) => jwt.identify(request, forward, decision).await,
             Self::ApiKey(keys) => keys.identify(request),
-            Self::Mtls(mtls) => mtls.identify(request, forward),
+            Self::Mtls(mtls) => match certificate {
+                Ok(Some(shown)) => mtls.identify(shown, forward).map(Some),
+                Ok(None) => Ok(None),
+                Err(rejection) => Err(rejection.clone()),
+            },
             Self::Trusted(trusted) => trusted.identify(request, forward),
         }
     }
+}
+
+/// A certificate that speaks for the request leaves its token unread, and so unbound.
+fn check_order(methods: &[MethodConfig]) -> Result<(), Refusal> {
+    let binding = |method: &MethodConfig| method.mtls.as_ref().is_some_and(|m| m.require_binding);
+    let Some(at) = methods.iter().position(binding) else { return Ok(()) };
+    let (before, after) = methods.split_at(at);
+    let is_jwt = |method: &MethodConfig| method.jwt.is_some();
+    if before.iter().any(is_jwt) && !after.iter().any(is_jwt) {
+        return Ok(());
+    }
+    Err(Refusal::new(
+        format!("methods[{at}].mtls.require_binding"),
+        "would bind no token: tokens are not looked at before certificates",
+        "put `jwt` before `mtls`, or remove `require_binding`",
+    ))
 }
 
 fn build_method(
@@ -322,6 +376,14 @@ fn read_single<'a>(
         Rejection::unauthorized("identity_malformed", "An identity header is not text")
     })?;
     Ok(Some(text.trim()))
+}
+
+fn encode_hex(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }
 
 /// 32 bytes as 64 hexadecimal digits.

@@ -1,27 +1,28 @@
 //! Client certificates: verified by our own TLS, or by a listed proxy in front of us.
 
 use std::{
-    borrow::Cow,
+    ops::Deref,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
 };
 
-use http::HeaderName;
 use serde::Deserialize;
 
+pub use super::certificate_headers::CertificateHeadersConfig;
 use super::{
     Rejection,
+    certificate_headers::CertificateHeaders,
     distinguished_name::DistinguishedName,
     forward::{Forward, Known},
+    required_paths::RequiredPaths,
 };
 use crate::{
     clock::Now,
     context::{ClientCertificate, RequestContext},
     decision::{AuthenticationMethod, Decision, Identity},
     error::Refusal,
-    sources::Sources,
 };
 
 /// ```yaml
@@ -44,6 +45,12 @@ pub struct MtlsConfig {
     /// What every certificate may do.
     pub scopes: Vec<Arc<str>>,
     pub roles: Vec<Arc<str>>,
+    /// Paths that need a certificate, whoever else vouches for the request: `/payments` alone, or
+    /// `/payments/*` for it and all below it.
+    pub required_paths: Vec<String>,
+    /// Refuse a token that is bound to no certificate (RFC 8705) where the client shows one. A bound
+    /// token needs its certificate always.
+    pub require_binding: bool,
     /// Certificates that a proxy in front of us has verified, as it writes them into headers.
     pub from_headers: Option<CertificateHeadersConfig>,
 }
@@ -56,10 +63,15 @@ impl Default for MtlsConfig {
             tenant: TenantSource::O,
             scopes: Vec::new(),
             roles: Vec::new(),
+            required_paths: Vec::new(),
+            require_binding: false,
             from_headers: None,
         }
     }
 }
+
+const MALFORMED: Rejection =
+    Rejection::unauthorized("certificate_malformed", "The client certificate has no usable name");
 
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
@@ -84,56 +96,6 @@ pub enum TenantSource {
     Ou,
 }
 
-/// Believed from the listed sources only; sent by anybody else they are taken off the request.
-#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
-#[serde(deny_unknown_fields)]
-pub struct CertificateHeadersConfig {
-    pub sources: Sources,
-    #[serde(default = "default_verify")]
-    pub verify: String,
-    /// What `verify` holds for a certificate that is good: `SUCCESS` (nginx, Apache), `0` (HAProxy).
-    #[serde(default = "default_verified")]
-    pub verified: Vec<String>,
-    #[serde(default = "default_subject")]
-    pub subject: String,
-    #[serde(default = "default_issuer")]
-    pub issuer: String,
-    #[serde(default = "default_serial")]
-    pub serial: String,
-    #[serde(default = "default_fingerprint")]
-    pub fingerprint: String,
-    #[serde(default = "default_certificate")]
-    pub certificate: String,
-}
-
-fn default_verify() -> String {
-    "X-SSL-Client-Verify".to_owned()
-}
-
-fn default_verified() -> Vec<String> {
-    vec!["SUCCESS".to_owned(), "0".to_owned()]
-}
-
-fn default_subject() -> String {
-    "X-SSL-Client-S-DN".to_owned()
-}
-
-fn default_issuer() -> String {
-    "X-SSL-Client-I-DN".to_owned()
-}
-
-fn default_serial() -> String {
-    "X-SSL-Client-Serial".to_owned()
-}
-
-fn default_fingerprint() -> String {
-    "X-SSL-Client-Fingerprint".to_owned()
-}
-
-fn default_certificate() -> String {
-    "X-SSL-Client-Cert".to_owned()
-}
-
 #[derive(Debug)]
 pub struct Mtls {
     issuers: Vec<DistinguishedName>,
@@ -141,6 +103,8 @@ pub struct Mtls {
     tenant: TenantSource,
     scopes: Vec<Arc<str>>,
     roles: Vec<Arc<str>>,
+    required_paths: RequiredPaths,
+    require_binding: bool,
     headers: Option<CertificateHeaders>,
     tally: Arc<CertificateTally>,
 }
@@ -151,18 +115,31 @@ pub struct CertificateTally {
     pub validated: AtomicU64,
     pub missing: AtomicU64,
     pub invalid: AtomicU64,
+    /// Tokens that were bound to the certificate, to another or to none that was shown, and tokens
+    /// that were bound to none where that is required.
+    pub bound: AtomicU64,
+    pub mismatched: AtomicU64,
+    pub unbound: AtomicU64,
 }
 
+/// The certificate of a request.
 #[derive(Debug)]
-struct CertificateHeaders {
-    sources: Sources,
-    verified: Vec<String>,
-    verify: HeaderName,
-    subject: HeaderName,
-    issuer: HeaderName,
-    serial: HeaderName,
-    fingerprint: HeaderName,
-    certificate: HeaderName,
+pub(super) enum Shown<'a> {
+    /// To our own TLS.
+    Here(&'a ClientCertificate),
+    /// To a listed proxy, which tells of it.
+    Before(Box<ClientCertificate>),
+}
+
+impl Deref for Shown<'_> {
+    type Target = ClientCertificate;
+
+    fn deref(&self) -> &ClientCertificate {
+        match self {
+            Self::Here(certificate) => certificate,
+            Self::Before(certificate) => certificate,
+        }
+    }
 }
 
 impl Mtls {
@@ -190,9 +167,28 @@ impl Mtls {
             tenant: config.tenant,
             scopes: config.scopes.clone(),
             roles: config.roles.clone(),
+            required_paths: RequiredPaths::build("required_paths", &config.required_paths)?,
+            require_binding: config.require_binding,
             headers,
             tally,
         })
+    }
+
+    pub fn requires_binding(&self) -> bool {
+        self.require_binding
+    }
+
+    /// Patterns of paths that need a certificate, as they were written.
+    pub fn required_paths(&self) -> impl Iterator<Item = &str> {
+        self.required_paths.texts()
+    }
+
+    pub(super) fn is_required_for(&self, path: &str) -> bool {
+        self.required_paths.contain(path)
+    }
+
+    pub(super) fn tally(&self) -> &CertificateTally {
+        &self.tally
     }
 
     /// Whether certificates are believed that a proxy in front has verified.
@@ -202,7 +198,7 @@ impl Mtls {
 
     pub(super) fn clear(&self, request: &RequestContext<'_>, decision: &mut Decision) {
         if let Some(headers) = &self.headers
-            && !headers.sources.contains(request.source)
+            && !headers.are_from(request)
         {
             for name in headers.names() {
                 if request.headers.contains_key(name) {
@@ -212,43 +208,32 @@ impl Mtls {
         }
     }
 
-    pub(super) fn identify(
+    /// The client's certificate, if it shows one, and that it may be used here and now.
+    pub(super) fn look<'a>(
         &self,
-        request: &RequestContext<'_>,
-        forward: &Forward,
-    ) -> Result<Option<Arc<Known>>, Rejection> {
-        let known = self.know(request, forward);
-        let counter = match &known {
+        request: &RequestContext<'a>,
+    ) -> Result<Option<Shown<'a>>, Rejection> {
+        let shown = match (request.client_certificate, &self.headers) {
+            (Some(certificate), _) => Ok(Some(Shown::Here(certificate))),
+            (None, Some(headers)) => {
+                headers.read(request).map(|told| told.map(|told| Shown::Before(Box::new(told))))
+            }
+            (None, None) => Ok(None),
+        };
+        let looked = shown.and_then(|shown| match &shown {
+            Some(certificate) => self.check(certificate).map(|()| shown),
+            None => Ok(None),
+        });
+        let counter = match &looked {
             Ok(Some(_)) => &self.tally.validated,
             Ok(None) => &self.tally.missing,
             Err(_) => &self.tally.invalid,
         };
         counter.fetch_add(1, Relaxed);
-        known
+        looked
     }
 
-    fn know(
-        &self,
-        request: &RequestContext<'_>,
-        forward: &Forward,
-    ) -> Result<Option<Arc<Known>>, Rejection> {
-        let certificate = match (request.client_certificate, &self.headers) {
-            (Some(certificate), _) => Cow::Borrowed(certificate),
-            (None, Some(headers)) => match headers.read(request)? {
-                Some(certificate) => Cow::Owned(certificate),
-                None => return Ok(None),
-            },
-            (None, None) => return Ok(None),
-        };
-        let identity = self.identity(&certificate)?;
-        forward.know(identity).map(|known| Some(Arc::new(known)))
-    }
-
-    fn identity(&self, certificate: &ClientCertificate) -> Result<Identity, Rejection> {
-        const MALFORMED: Rejection = Rejection::unauthorized(
-            "certificate_malformed",
-            "The client certificate has no usable name",
-        );
+    fn check(&self, certificate: &ClientCertificate) -> Result<(), Rejection> {
         // TLS has checked this when the connection began, which may be long ago.
         let now = i64::try_from(Now::read().seconds()).unwrap_or(i64::MAX);
         if now < certificate.not_before || now > certificate.not_after {
@@ -264,6 +249,18 @@ impl Mtls {
                 "The client certificate is of another issuer",
             ));
         }
+        Ok(())
+    }
+
+    pub(super) fn identify(
+        &self,
+        certificate: &ClientCertificate,
+        forward: &Forward,
+    ) -> Result<Arc<Known>, Rejection> {
+        self.identity(certificate).and_then(|identity| forward.know(identity)).map(Arc::new)
+    }
+
+    fn identity(&self, certificate: &ClientCertificate) -> Result<Identity, Rejection> {
         let name = DistinguishedName::parse(&certificate.subject).ok_or(MALFORMED)?;
         let alternatives = &certificate.subject_alternative_names;
         let subject = self.subject.iter().find_map(|source| match source {
@@ -291,71 +288,6 @@ impl Mtls {
             method: AuthenticationMethod::Mtls,
             claims: Arc::default(),
         })
-    }
-}
-
-impl CertificateHeaders {
-    fn build(config: &CertificateHeadersConfig) -> Result<Self, Refusal> {
-        if config.sources.is_empty() {
-            return Err(Refusal::new(
-                "from_headers.sources",
-                "is empty, so the headers would never be believed",
-                "list the addresses of the proxies that set them, or remove `from_headers`",
-            ));
-        }
-        let name = |key: &str, name: &str| super::header_name(&format!("from_headers.{key}"), name);
-        Ok(Self {
-            sources: config.sources.clone(),
-            verified: config.verified.clone(),
-            verify: name("verify", &config.verify)?,
-            subject: name("subject", &config.subject)?,
-            issuer: name("issuer", &config.issuer)?,
-            serial: name("serial", &config.serial)?,
-            fingerprint: name("fingerprint", &config.fingerprint)?,
-            certificate: name("certificate", &config.certificate)?,
-        })
-    }
-
-    fn names(&self) -> [&HeaderName; 6] {
-        [
-            &self.verify,
-            &self.subject,
-            &self.issuer,
-            &self.serial,
-            &self.fingerprint,
-            &self.certificate,
-        ]
-    }
-
-    /// `None`: not from a listed source, or the client showed the proxy no certificate.
-    fn read(&self, request: &RequestContext<'_>) -> Result<Option<ClientCertificate>, Rejection> {
-        if !self.sources.contains(request.source) {
-            return Ok(None);
-        }
-        let read = |name: &HeaderName| super::read_single(request.headers, name);
-        // nginx writes NONE, HAProxy leaves it out or writes nothing.
-        let verify = match read(&self.verify)? {
-            None | Some("" | "NONE") => return Ok(None),
-            Some(verify) => verify,
-        };
-        if !self.verified.iter().any(|good| good == verify) {
-            return Err(Rejection::unauthorized(
-                "certificate_unverified",
-                "The client certificate was not verified",
-            ));
-        }
-        let text = |name| read(name).map(|value| value.unwrap_or_default().to_owned());
-        let plain = |text: String| text.replace(':', "").to_ascii_lowercase();
-        Ok(Some(ClientCertificate {
-            subject: text(&self.subject)?,
-            issuer: text(&self.issuer)?,
-            serial: plain(text(&self.serial)?),
-            fingerprint: plain(text(&self.fingerprint)?),
-            subject_alternative_names: Vec::new(),
-            // The proxy has looked.
-            not_before: i64::MIN,
-            not_after: i64::MAX,
-        }))
     }
 }
 

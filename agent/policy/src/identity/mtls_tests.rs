@@ -1,3 +1,4 @@
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use http::{HeaderMap, HeaderValue};
 use serde_json::{Value, json};
 
@@ -6,6 +7,13 @@ use crate::context::tests::request;
 
 fn build(config: Value) -> Mtls {
     Mtls::build(&serde_json::from_value(config).unwrap(), Arc::default()).unwrap()
+}
+
+fn identify(mtls: &Mtls, request: &RequestContext<'_>) -> Result<Option<Arc<Known>>, Rejection> {
+    match mtls.look(request)? {
+        Some(shown) => mtls.identify(&shown, &Forward::default()).map(Some),
+        None => Ok(None),
+    }
 }
 
 fn certificate() -> ClientCertificate {
@@ -30,7 +38,7 @@ fn ask(
     let headers = HeaderMap::new();
     let mut context = request(&headers);
     context.client_certificate = certificate;
-    match mtls.identify(&context, &Forward::default()) {
+    match identify(mtls, &context) {
         Ok(Some(known)) => Ok(Arc::clone(&known.identity)),
         Ok(None) => Err("absent"),
         Err(rejection) => Err(rejection.code),
@@ -101,7 +109,7 @@ fn ask_headers(
     context.source = source.parse().unwrap();
     let mut decision = Decision::default();
     mtls.clear(&context, &mut decision);
-    let answer = match mtls.identify(&context, &Forward::default()) {
+    let answer = match identify(&mtls, &context) {
         Ok(Some(known)) => Ok(known.identity.subject.to_string()),
         Ok(None) => Err("absent"),
         Err(rejection) => Err(rejection.code),
@@ -140,4 +148,51 @@ fn a_strangers_headers_are_worth_nothing_and_go_no_further() {
     assert_eq!(ask_headers("10.1.1.1:1", &twice).0, Err("credentials_ambiguous"));
     let config = serde_json::from_value(json!({"from_headers": {"sources": []}})).unwrap();
     assert_eq!(Mtls::build(&config, Arc::default()).unwrap_err().key, "from_headers.sources");
+}
+
+#[test]
+fn what_the_proxy_says_of_the_validity_counts() {
+    let ask = |before: &str, after: &str| {
+        let dates = [("x-ssl-client-notbefore", before), ("x-ssl-client-notafter", after)];
+        ask_headers("10.1.1.1:1", &[&GOOD[..], &dates].concat()).0
+    };
+    assert_eq!(ask("2026-01-15T00:00:00Z", "Jan 15 00:00:00 2999 GMT"), Ok("orders".to_owned()));
+    assert_eq!(ask("", ""), Ok("orders".to_owned()));
+    assert_eq!(ask("", "2001-01-15T00:00:00Z"), Err("certificate_expired"));
+    assert_eq!(ask("Jan 15 00:00:00 2999 GMT", ""), Err("certificate_expired"));
+    assert_eq!(ask("", "never"), Err("certificate_malformed"));
+    let stranger = [("x-ssl-client-notafter", "never")];
+    assert_eq!(ask_headers("11.1.1.1:1", &stranger), (Err("absent"), 1));
+}
+
+/// openssl ca -selfsign -startdate 20200101000000Z -enddate 21000101000000Z
+const PEM: &str = include_str!("../../tests/data/client.pem");
+/// openssl x509 -noout -fingerprint -sha256
+const SHA_256: &str = include_str!("../../tests/data/client.sha256");
+
+#[test]
+fn a_certificate_in_a_header_has_the_fingerprint_that_openssl_gives_it() {
+    let expected = SHA_256.trim().replace(':', "").to_ascii_lowercase();
+    let body: String = PEM.lines().filter(|line| !line.starts_with('-')).collect();
+    let escaped: String =
+        percent_encoding::utf8_percent_encode(PEM, percent_encoding::NON_ALPHANUMERIC).to_string();
+    assert!(STANDARD.decode(&body).is_ok());
+    let mtls = build(json!({"from_headers": {"sources": ["10.0.0.0/8"]}}));
+    let sha_1 = "ab".repeat(20);
+    for value in [escaped, body.clone(), format!(":{body}:")] {
+        let mut headers = HeaderMap::new();
+        for (name, value) in GOOD {
+            headers.insert(name, HeaderValue::from_static(value));
+        }
+        // nginx's is of SHA-1.
+        headers.insert("x-ssl-client-fingerprint", HeaderValue::from_str(&sha_1).unwrap());
+        headers.insert("x-ssl-client-cert", HeaderValue::from_str(&value).unwrap());
+        let mut context = request(&headers);
+        context.source = "10.1.1.1:1".parse().unwrap();
+        let shown = mtls.look(&context).unwrap().unwrap();
+        assert_eq!(shown.fingerprint, expected);
+        assert_eq!((shown.not_before, shown.not_after), (1_577_836_800, 4_102_444_800));
+    }
+    let broken = [&GOOD[..], &[("x-ssl-client-cert", "AAAA")]].concat();
+    assert_eq!(ask_headers("10.1.1.1:1", &broken).0, Err("certificate_malformed"));
 }

@@ -81,6 +81,22 @@ pub const SETTINGS: &[Setting] = &[
         kind: Kind::Many,
     },
     Setting {
+        key: "mtls--required-routes",
+        variables: &["STOA_MTLS__REQUIRED_ROUTES"],
+        value_name: "PATH",
+        group: POLICIES,
+        help: "Paths that need a certificate, /payments or /payments/* with all below it; elsewhere none is needed [default: every path where nothing else identifies callers]",
+        kind: Kind::Many,
+    },
+    Setting {
+        key: "mtls--require-binding",
+        variables: &["STOA_MTLS__REQUIRE_BINDING"],
+        value_name: "BOOL",
+        group: POLICIES,
+        help: "A token that comes with a certificate must be bound to it (RFC 8705); one that is bound needs its certificate always [default: true]",
+        kind: Kind::Switch,
+    },
+    Setting {
         key: "mtls--tenant-from-dn",
         variables: &["STOA_MTLS__TENANT_FROM_DN"],
         value_name: "BOOL",
@@ -122,6 +138,20 @@ pub const SETTINGS: &[Setting] = &[
         "NAME",
         POLICIES,
         "Header of those proxies [default: X-SSL-Client-Serial]",
+    ),
+    one(
+        "mtls--header-not-before",
+        &["STOA_MTLS__HEADER_NOT_BEFORE"],
+        "NAME",
+        POLICIES,
+        "Header of those proxies [default: X-SSL-Client-NotBefore]",
+    ),
+    one(
+        "mtls--header-not-after",
+        &["STOA_MTLS__HEADER_NOT_AFTER"],
+        "NAME",
+        POLICIES,
+        "Header of those proxies [default: X-SSL-Client-NotAfter]",
     ),
     one(
         "mtls--header-cert",

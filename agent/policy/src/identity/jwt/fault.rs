@@ -25,8 +25,6 @@ pub(in crate::identity) enum Fault {
     TooOld,
     MalformedDate(&'static str),
     NoSubject,
-    /// To a certificate that the client did not show.
-    Bound,
     /// To a key whose proof (RFC 9449) we do not check.
     BoundToProof,
     /// The issuer's keys could not be fetched: not the client's fault.
@@ -48,7 +46,7 @@ impl Fault {
             Self::NoExpiry => "token_without_expiry",
             Self::NotYetValid | Self::IssuedInFuture => "token_not_yet_valid",
             Self::NoSubject => "token_without_subject",
-            Self::Bound | Self::BoundToProof => "token_bound",
+            Self::BoundToProof => "token_bound",
             Self::KeysUnavailable => "keys_unavailable",
         }
     }
@@ -70,7 +68,6 @@ impl Fault {
             Self::NotYetValid => "The access token is not valid yet",
             Self::IssuedInFuture => "The access token was issued in the future",
             Self::NoSubject => "The access token names no subject",
-            Self::Bound => "The access token is bound to another client certificate",
             Self::BoundToProof => "The access token needs a proof of possession",
             Self::KeysUnavailable => "The issuer's keys are not available",
         }

@@ -24,8 +24,6 @@ pub(super) type TokenHash = u128;
 pub(super) struct Verified {
     pub hash: TokenHash,
     pub known: Arc<Known>,
-    /// Of the client certificate that the token is bound to (RFC 8705), SHA-256.
-    pub certificate: Option<[u8; 32]>,
     /// From then on it counts no more.
     pub until: Now,
     /// What it was verified with; withdrawn, it takes the token along.

@@ -12,8 +12,6 @@ mod token;
 
 use std::sync::Arc;
 
-use aws_lc_rs::constant_time::verify_slices_are_equal;
-
 pub use self::{
     algorithm::Algorithm,
     claims::ClaimsConfig,
@@ -66,13 +64,13 @@ impl Jwt {
         }
         let now = Now::read();
         let hash = self.memory.hash(token);
-        let known = match self.recall(hash, request, now) {
+        let known = match self.recall(hash, now) {
             Some(known) => {
                 self.remembered.hit();
-                known?
+                known
             }
             // Boxed, so that requests with a token seen before carry none of its state.
-            None => Box::pin(self.verify(token, hash, request, forward, now)).await?,
+            None => Box::pin(self.verify(token, hash, forward, now)).await?,
         };
         if !self.forward_token {
             decision.headers_to_remove.push(self.carrier.name.clone());
@@ -81,20 +79,14 @@ impl Jwt {
     }
 
     /// `None`: not seen before, or no more.
-    fn recall(
-        &self,
-        hash: TokenHash,
-        request: &RequestContext<'_>,
-        now: Now,
-    ) -> Option<Result<Arc<Known>, Fault>> {
+    fn recall(&self, hash: TokenHash, now: Now) -> Option<Arc<Known>> {
         if let Keys::Remote(source) = &self.keys
             && !source.is_current(now)
         {
             return None;
         }
         let found = self.memory.find(hash, now)?;
-        let found = found.as_ref()?;
-        Some(check_binding(found.certificate.as_ref(), request).map(|()| Arc::clone(&found.known)))
+        found.as_ref().map(|found| Arc::clone(&found.known))
     }
 
     #[cold]
@@ -102,7 +94,6 @@ impl Jwt {
         &self,
         token: &[u8],
         hash: TokenHash,
-        request: &RequestContext<'_>,
         forward: &Forward,
         now: Now,
     ) -> Result<Arc<Known>, Rejection> {
@@ -114,13 +105,12 @@ impl Jwt {
         // Before the signature, so that tokens of other issuers cost little and make us fetch
         // nothing.
         let until = self.rules.check(&token.claims, now)?;
-        let certificate = token.certificate()?;
+        let binding = token.binding()?;
         let key = self.find_key(&token, algorithm, now).await?;
         self.remembered.miss();
-        check_binding(certificate.as_ref(), request)?;
-        let known = Arc::new(forward.know(self.reader.identity(token.claims)?)?);
-        self.memory
-            .insert(Verified { hash, known: Arc::clone(&known), certificate, until, key }, now);
+        let known = forward.know(self.reader.identity(token.claims)?)?;
+        let known = Arc::new(known.bound_to(binding));
+        self.memory.insert(Verified { hash, known: Arc::clone(&known), until, key }, now);
         Ok(known)
     }
 
@@ -155,14 +145,6 @@ impl Jwt {
             None => Err(Fault::KeysUnavailable),
         }
     }
-}
-
-/// RFC 8705 section 3.1: a token that names a certificate is nobody's without it.
-fn check_binding(bound: Option<&[u8; 32]>, request: &RequestContext<'_>) -> Result<(), Fault> {
-    let Some(bound) = bound else { return Ok(()) };
-    let certificate = request.client_certificate.ok_or(Fault::Bound)?;
-    let fingerprint = super::decode_hex(&certificate.fingerprint).ok_or(Fault::Bound)?;
-    verify_slices_are_equal(bound, &fingerprint).map_err(|_| Fault::Bound)
 }
 
 #[cfg(test)]

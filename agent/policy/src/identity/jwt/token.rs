@@ -12,6 +12,7 @@ use super::{
     claims::Claims,
     key_set::{Key, KeySet},
 };
+use crate::identity::possession::Binding;
 
 /// The members that we act on. Keys and their addresses (`jwk`, `jku`, `x5c`, `x5u`) are never
 /// read: a token does not bring its own. A member that comes twice makes the header malformed.
@@ -71,11 +72,11 @@ impl<'a> Token<'a> {
         Err(fault)
     }
 
-    /// The certificate that it is bound to, if it is (RFC 8705 section 3.1). Other bindings (RFC
-    /// 7800 section 3) are to keys of which we see no proof.
-    pub(super) fn certificate(&self) -> Result<Option<[u8; 32]>, Fault> {
+    /// What it is bound to, if it is (RFC 8705 section 3.1). Other bindings (RFC 7800 section 3) are
+    /// to keys of which we see no proof.
+    pub(super) fn binding(&self) -> Result<Binding, Fault> {
         let confirmation = match self.claims.get("cnf") {
-            None => return Ok(None),
+            None => return Ok(Binding::default()),
             Some(Value::Object(confirmation)) => confirmation,
             Some(_) => return Err(Fault::Malformed),
         };
@@ -85,7 +86,8 @@ impl<'a> Token<'a> {
         };
         let thumbprint = thumbprint.as_str().ok_or(Fault::Malformed)?;
         let digest = URL_SAFE_NO_PAD.decode(thumbprint).map_err(|_| Fault::Malformed)?;
-        digest.try_into().map(Some).map_err(|_| Fault::Malformed)
+        let certificate = digest.try_into().map_err(|_| Fault::Malformed)?;
+        Ok(Binding { certificate: Some(certificate) })
     }
 }
 
