@@ -364,6 +364,7 @@ impl Values {
         proxy.transform_response = false;
         proxy.inject_headers = false;
         proxy.websocket_passthrough = true;
+        proxy.websocket_messages = None;
         if self.given("access-log").is_none() {
             proxy.access_log = Destination::Off;
         }

@@ -24,6 +24,8 @@ pub struct ProxySettings {
     /// Tenant, trace and correlation headers.
     pub inject_headers: bool,
     pub websocket_passthrough: bool,
+    /// Of a WebSocket connection, each way. `None`: as many as come.
+    pub websocket_messages: Option<Rate>,
     /// Idle connections kept for each upstream.
     pub connection_pool_size: usize,
     pub workers: NonZeroUsize,
@@ -48,13 +50,15 @@ impl ProxySettings {
         let workers = number("workers", 1, 1024)?.and_then(|n| usize::try_from(n).ok());
         let admin_port = number("admin-port", 0, 65535)?.and_then(|n| u16::try_from(n).ok());
         let most = number("max-connections", 1, 1 << 20)?.and_then(|n| usize::try_from(n).ok());
+        let is_metered = flag("ws-proxy-enabled", false)?;
         let pool = values.read("connection-pool-size", |t| parse_number(t, 0, 100_000))?;
         Ok(Self {
             upstream: values.read("upstream", |t| Ok(t.to_owned()))?,
             transform_request: flag("transform-request", false)?,
             transform_response: flag("transform-response", false)?,
             inject_headers: flag("inject-headers", true)?,
-            websocket_passthrough: flag("websocket-passthrough", false)?,
+            websocket_passthrough: flag("websocket-passthrough", is_metered)?,
+            websocket_messages: read_websocket_messages(values, is_metered)?,
             connection_pool_size: pool.and_then(|n| usize::try_from(n).ok()).unwrap_or(100),
             workers: workers.and_then(NonZeroUsize::new).unwrap_or_else(worker::default_count),
             admin: SocketAddr::new(
@@ -73,6 +77,17 @@ impl ProxySettings {
             access_log_one_in: number("access-log-one-in", 1, 1 << 32)?.unwrap_or(1),
         })
     }
+}
+
+/// A limit that somebody wrote holds, whether or not it is switched on.
+fn read_websocket_messages(values: &Values, is_on: bool) -> Result<Option<Rate>, ConfigError> {
+    let a_second = values.read("ws-proxy-rate-limit-per-second", parse_rate)?;
+    let burst = values.read("ws-proxy-rate-limit-burst", |t| parse_number(t, 1, 1_000_000))?;
+    if !is_on && a_second.is_none() && burst.is_none() {
+        return Ok(None);
+    }
+    let a_second = Some(a_second.unwrap_or(100_000)).filter(|rate| *rate > 0);
+    Ok(a_second.map(|rate| Rate::per_second(rate, burst.unwrap_or(50))))
 }
 
 fn read_connections(values: &Values) -> Result<ConnectionSettings, ConfigError> {

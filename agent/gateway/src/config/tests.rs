@@ -160,6 +160,26 @@ fn proxy_mode_has_the_documented_defaults() {
     assert_eq!(switches, [false, false, true, false]);
 }
 
+#[test]
+fn messages_of_websockets_are_limited_where_somebody_says_so() {
+    let read = |variables: &[(&str, &str)]| {
+        let config = load_with(&["--mode=proxy"], variables).unwrap();
+        let Mode::Proxy(proxy) = config.mode else { panic!("{:?}", config.mode) };
+        let limit = proxy.websocket_messages.map(|rate| (rate.limit / 1000, rate.depth));
+        (proxy.websocket_passthrough, limit)
+    };
+    let enabled = ("STOA_WS_PROXY_ENABLED", "true");
+    let a_second = ("STOA_WS_PROXY_RATE_LIMIT_PER_SECOND", "7.0");
+    let passthrough = ("STOA_WEBSOCKET_PASSTHROUGH", "true");
+    assert_eq!(read(&[]), (false, None));
+    assert_eq!(read(&[passthrough]), (true, None));
+    assert_eq!(read(&[enabled]), (true, Some((100, 50))));
+    assert_eq!(read(&[enabled, ("STOA_WEBSOCKET_PASSTHROUGH", "false")]), (false, Some((100, 50))));
+    assert_eq!(read(&[passthrough, a_second]), (true, Some((7, 50))));
+    assert_eq!(read(&[enabled, ("STOA_WS_PROXY_RATE_LIMIT_BURST", "3")]), (true, Some((100, 3))));
+    assert_eq!(read(&[enabled, ("STOA_WS_PROXY_RATE_LIMIT_PER_SECOND", "0")]), (true, None));
+}
+
 /// What variables make of the set `default`, as the engine's configuration.
 fn default_set(mode: &str, variables: &[(&str, &str)]) -> stoa_policy::config::PolicySetConfig {
     let config = load_with(&["--mode", mode], variables).unwrap();

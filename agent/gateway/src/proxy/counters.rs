@@ -27,6 +27,10 @@ pub struct RouteCounters {
     pub classes: [Counter; 5],
     pub buckets: [Counter; BUCKETS.len() + 1],
     pub microseconds: Counter,
+    /// Of WebSocket connections whose messages are limited: messages that passed, and connections
+    /// that were closed because they carried too many; from the client, and to it.
+    pub messages: [Counter; 2],
+    pub too_many: [Counter; 2],
 }
 
 impl RouteCounters {
@@ -105,6 +109,8 @@ pub struct RouteTotals {
     pub classes: [u64; 5],
     pub buckets: [u64; BUCKETS.len() + 1],
     pub microseconds: u64,
+    pub messages: [u64; 2],
+    pub too_many: [u64; 2],
 }
 
 impl RouteTotals {
@@ -116,6 +122,11 @@ impl RouteTotals {
             *total += counter.get();
         }
         self.microseconds += counters.microseconds.get();
+        for (total, counter) in
+            [(&mut self.messages, &counters.messages), (&mut self.too_many, &counters.too_many)]
+        {
+            total.iter_mut().zip(counter).for_each(|(total, counter)| *total += counter.get());
+        }
     }
 }
 

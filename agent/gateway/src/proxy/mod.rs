@@ -20,6 +20,7 @@ pub mod target;
 pub mod timer;
 pub mod transform;
 pub mod tunnel;
+pub mod websocket;
 
 use std::{
     cell::{Cell, RefCell},
@@ -161,6 +162,12 @@ impl Worker {
         }
         self.shared.access_log.write(record, status, bytes, took, is_whole);
         self.tell(record, status, took, is_whole);
+    }
+
+    /// Those of the route that a request took.
+    pub fn route_counters(&self, record: &Record) -> Option<Arc<RouteCounters>> {
+        let (_, index) = record.route.as_ref()?;
+        self.view.borrow().routes.get(*index).cloned()
     }
 
     /// Looks after the pools until it is dropped.

@@ -44,6 +44,7 @@ pub fn render(
         let _ = writeln!(text, "{name}_sum{{route=\"{route}\"}} {seconds}");
         let _ = writeln!(text, "{name}_count{{route=\"{route}\"}} {sum}");
     }
+    websockets(&mut text, totals);
     let name = "stoa_proxy_failures_total";
     header(&mut text, name, "counter", "Answers that were not an upstream's, by reason");
     for (reason, count) in &totals.failures {
@@ -105,6 +106,29 @@ pub fn render(
         let _ = writeln!(text, "{name} {value}");
     }
     text
+}
+
+/// Of routes that have had any.
+fn websockets(text: &mut String, totals: &Totals) {
+    let name = "stoa_ws_proxy_messages_total";
+    header(text, name, "counter", "Messages of WebSocket connections that are limited");
+    for (route, counters) in &totals.routes {
+        let directions = ["client_to_backend", "backend_to_client"].iter().zip(counters.messages);
+        for (direction, count) in directions.filter(|(_, count)| *count > 0) {
+            let route = escape(route);
+            let _ =
+                writeln!(text, "{name}{{direction=\"{direction}\",route_id=\"{route}\"}} {count}");
+        }
+    }
+    let name = "stoa_ws_proxy_rate_limited_total";
+    header(text, name, "counter", "WebSocket connections closed for too many messages");
+    for (route, counters) in &totals.routes {
+        let sources = ["client", "backend"].iter().zip(counters.too_many);
+        for (source, count) in sources.filter(|(_, count)| *count > 0) {
+            let route = escape(route);
+            let _ = writeln!(text, "{name}{{route_id=\"{route}\",source=\"{source}\"}} {count}");
+        }
+    }
 }
 
 pub fn header(text: &mut String, name: &str, kind: &str, help: &str) {

@@ -6,7 +6,7 @@ use std::{
 };
 
 use crate::{
-    gateway::{Gateway, eventually},
+    gateway::{Client, Gateway, eventually, pause},
     upstream::Upstream,
 };
 
@@ -300,6 +300,101 @@ fn websockets_pass_only_where_they_are_allowed() {
     client.send("late");
     client.stream.shutdown(Shutdown::Write).unwrap();
     assert_eq!(String::from_utf8(client.rest()).unwrap(), "firstearlylatebye");
+}
+
+/// Accepts a WebSocket, and says everything back that comes.
+fn websocket_echo(first: &'static [u8]) -> Upstream {
+    Upstream::start(move |connection| {
+        connection.head();
+        connection.send(
+            "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+             Sec-WebSocket-Accept: x\r\n\r\n",
+        );
+        connection.send(first);
+        while let Some(byte) = connection.take(1) {
+            connection.send(byte);
+        }
+    })
+}
+
+fn open_websocket(gateway: &Gateway, early: &[u8]) -> Client {
+    let ask = "GET /ws HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+               Sec-WebSocket-Key: k\r\n\r\n";
+    let mut client = gateway.connect();
+    client.send([ask.as_bytes(), early].concat());
+    assert_eq!(client.answer().status, 101);
+    client
+}
+
+/// RFC 6455 section 7.4.1: 1008 is 0x03f0.
+const CLOSE_1008: &[u8] = b"\x88\x13\x03\xf0too many messages";
+
+#[test]
+fn a_websocket_with_too_many_messages_is_closed() {
+    let upstream = websocket_echo(b"");
+    let flags = ["--ws-proxy-enabled", "--ws-proxy-rate-limit-per-second=0.001"];
+    let gateway = Gateway::before(
+        upstream.address,
+        &[&flags[..], &["--ws-proxy-rate-limit-burst=3"]].concat(),
+    );
+    // Two messages and a ping, which is between the frames of the first.
+    let in_time: &[u8] =
+        b"\x01\x82mask\x01\x02\x89\x80mask\x80\x81mask\x03\x82\x84mask\x81\x81\x81\x81";
+    for is_early in [true, false] {
+        let mut client = open_websocket(&gateway, if is_early { in_time } else { b"" });
+        if !is_early {
+            in_time.iter().for_each(|byte| client.send([*byte]));
+        }
+        assert_eq!(client.take(in_time.len()), in_time);
+        // Much more than fits into buffers: the client must get to read why all the same.
+        let excess = [&b"\x82\xff\0\0\0\0\0\x04\0\0mask"[..], &[0; 256 << 10]].concat();
+        client.send(&excess);
+        assert_eq!(client.rest(), CLOSE_1008);
+    }
+    let metrics = gateway.own("/metrics").text();
+    for line in [
+        "stoa_ws_proxy_rate_limited_total{route_id=\"--upstream\",source=\"client\"} 2\n",
+        "stoa_ws_proxy_messages_total{direction=\"client_to_backend\",route_id=\"--upstream\"} 6\n",
+        "stoa_ws_proxy_messages_total{direction=\"backend_to_client\",route_id=\"--upstream\"} 6\n",
+    ] {
+        assert!(metrics.contains(line), "{line} is not in {metrics}");
+    }
+}
+
+#[test]
+fn a_frame_under_way_ends_before_the_client_is_told() {
+    // A message of eight bytes, of which the upstream sends two, and the rest when it is asked.
+    let upstream = Upstream::start(|connection| {
+        connection.head();
+        connection.send(
+            "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+             Sec-WebSocket-Accept: x\r\n\r\n\x02\x08ab",
+        );
+        // The one message that is in time.
+        connection.take(6);
+        pause(300);
+        connection.send("cdefgh\x02\x01z");
+        connection.take(1);
+    });
+    let flags = ["--websocket-passthrough", "--ws-proxy-rate-limit-burst=1"];
+    let rate = ["--ws-proxy-rate-limit-per-second=0.001"];
+    let gateway = Gateway::before(upstream.address, &[&flags[..], &rate].concat());
+    let mut client = open_websocket(&gateway, b"\x82\x80mask");
+    client.send(b"\x82\x80mask");
+    assert_eq!(client.rest(), [&b"\x02\x08abcdefgh"[..], CLOSE_1008].concat());
+}
+
+#[test]
+fn an_upstream_with_too_many_messages_is_closed() {
+    let upstream = websocket_echo(b"\x81\x01a\x81\x01b\x81\x01c");
+    let flags = ["--ws-proxy-enabled", "--ws-proxy-rate-limit-burst=2"];
+    let rate = ["--ws-proxy-rate-limit-per-second=0.001"];
+    let gateway = Gateway::before(upstream.address, &[&flags[..], &rate].concat());
+    let mut client = open_websocket(&gateway, b"");
+    assert_eq!(client.rest(), [&b"\x81\x01a\x81\x01b"[..], CLOSE_1008].concat());
+    let metrics = gateway.own("/metrics").text();
+    let line = "stoa_ws_proxy_rate_limited_total{route_id=\"--upstream\",source=\"backend\"} 1\n";
+    assert!(metrics.contains(line), "{metrics}");
 }
 
 #[test]

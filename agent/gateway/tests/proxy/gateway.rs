@@ -200,7 +200,7 @@ impl Client {
         }
     }
 
-    fn take(&mut self, size: usize) -> Vec<u8> {
+    pub fn take(&mut self, size: usize) -> Vec<u8> {
         while self.read.len() < size {
             assert!(self.fill(), "the answer ended early");
         }

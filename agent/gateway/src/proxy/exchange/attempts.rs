@@ -206,7 +206,8 @@ impl Attempts<'_> {
         let body = if head.status == StatusCode::SWITCHING_PROTOCOLS {
             upgrade = headers.get(header::UPGRADE).cloned();
             let (upstream, read) = exchange.into_stream();
-            tunnel = Some(Box::new(Tunnel { upstream, read, idle: self.timeouts.idle }));
+            let idle = self.timeouts.idle;
+            tunnel = Some(Box::new(Tunnel { upstream, read, idle, messages: None }));
             Body::Empty
         } else {
             if request.method == Method::HEAD || head.status == StatusCode::NOT_MODIFIED {

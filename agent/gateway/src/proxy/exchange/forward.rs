@@ -42,10 +42,7 @@ impl Worker {
             return redirect_to(redirect, plan.prefix, origin, &request, record);
         }
         if request.upgrade.is_some() {
-            let is_websocket = request
-                .upgrade
-                .as_ref()
-                .is_some_and(|protocol| protocol.as_bytes().eq_ignore_ascii_case(b"websocket"));
+            let is_websocket = request.upgrade.as_ref().is_some_and(is_websocket);
             if is_websocket && !self.shared.settings.websocket_passthrough {
                 record.code = Some("websocket_off");
                 let detail = "WebSocket connections are not passed on here; \
@@ -143,6 +140,11 @@ impl Worker {
                 }
                 if let Some(length) = answered.declared_length {
                     answered.headers.insert(header::CONTENT_LENGTH, length);
+                }
+                if let Some(tunnel) = &mut answered.tunnel
+                    && answered.upgrade.as_ref().is_some_and(is_websocket)
+                {
+                    tunnel.messages = self.shared.settings.websocket_messages;
                 }
                 if let Some(protocol) = answered.upgrade {
                     answered.headers.insert(header::UPGRADE, protocol);
@@ -262,4 +264,8 @@ fn redirect_to(
         headers.insert(header::LOCATION, location);
     }
     Answer { status: redirect.status, headers, body: Body::Empty, tunnel: None, record }
+}
+
+fn is_websocket(protocol: &HeaderValue) -> bool {
+    protocol.as_bytes().eq_ignore_ascii_case(b"websocket")
 }

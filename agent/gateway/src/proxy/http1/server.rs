@@ -192,7 +192,9 @@ pub async fn serve(worker: &Rc<Worker>, origin: &Origin, stream: Stream, read: B
                 let Ok(connection) = Rc::try_unwrap(shared) else { return };
                 let Connection { stream, reader, .. } = connection.into_inner();
                 worker.counters.tunnels.add(1);
-                let passed = tunnel::run(stream, reader.buffer, *tunnel, &mut timer).await;
+                let counters = worker.route_counters(&record);
+                let passed =
+                    tunnel::run(stream, reader.buffer, *tunnel, counters, &mut timer).await;
                 worker.finish(&record, status, passed.down, true);
             }
             return;
