@@ -3,6 +3,7 @@
 use std::{fmt, sync::Arc};
 
 pub use crate::identity::{
+    dpop::Proofs,
     jwt::{
         key_source::{Delivery, KeyRing, KeyState, KeysAt},
         memory::{RememberedTokens, TokenStats},
@@ -33,6 +34,8 @@ pub struct Outside {
     pub certificates: Arc<CertificateTally>,
     /// Of all issuers, by hash.
     pub tokens: Arc<RememberedTokens>,
+    /// Proofs of possession that were used.
+    pub proofs: Arc<Proofs>,
     pub opa: Option<Arc<dyn RemoteOpa>>,
 }
 

@@ -10,7 +10,8 @@ use stoa_policy::{
     engine::Engine,
     guardrails::{Action, GuardrailsConfig, PersonalDataConfig},
     identity::{
-        IdentityConfig, MethodConfig, OneOrMany,
+        IdentityConfig, MethodConfig, OneOrMany, SenderConstraintConfig,
+        dpop::DpopConfig,
         jwt::{JwtConfig, KeycloakConfig, Secret},
         mtls::{CertificateHeadersConfig, MtlsConfig, TenantSource},
         trusted::TrustedConfig,
@@ -266,7 +267,43 @@ fn read_identity(
     let identity = serde_json::from_value(serde_json::json!({ "methods": [] }));
     let identity: IdentityConfig =
         identity.map_err(|e| ConfigError::Contradiction(e.to_string()))?;
-    Ok(Some(IdentityConfig { methods, required: is_required, ..identity }))
+    let sender_constraint = read_sender_constraint(values)?;
+    let dpop = read_dpop(values)?;
+    Ok(Some(IdentityConfig { methods, required: is_required, dpop, sender_constraint, ..identity }))
+}
+
+fn is_on(values: &Values, key: &str) -> Result<bool, ConfigError> {
+    Ok(values.read(key, parse_bool)?.unwrap_or(false))
+}
+
+fn read_sender_constraint(values: &Values) -> Result<SenderConstraintConfig, ConfigError> {
+    if !is_on(values, "sender-constraint--enabled")? {
+        return Ok(SenderConstraintConfig::default());
+    }
+    Ok(SenderConstraintConfig {
+        dpop_required: is_on(values, "sender-constraint--dpop-required")?,
+        mtls_required: is_on(values, "sender-constraint--mtls-required")?,
+    })
+}
+
+fn read_dpop(values: &Values) -> Result<Option<DpopConfig>, ConfigError> {
+    let is_enabled = is_on(values, "dpop--enabled")?;
+    if !is_enabled && !is_on(values, "sender-constraint--enabled")? {
+        return Ok(None);
+    }
+    let defaults = DpopConfig::default();
+    let seconds = |key, least, default| -> Result<Span, ConfigError> {
+        let given = values.read(key, |t| parse_number(t, least, 86_400))?;
+        Ok(given.map_or(default, Span::seconds))
+    };
+    let most = values.read("dpop--jti-cache-max", |t| parse_number(t, 1, 10_000_000))?;
+    Ok(Some(DpopConfig {
+        required: is_enabled && is_on(values, "dpop--required")?,
+        max_age: seconds("dpop--max-age-secs", 1, defaults.max_age)?,
+        clock_skew: seconds("dpop--clock-skew-secs", 0, defaults.clock_skew)?,
+        remember_for: seconds("dpop--jti-cache-ttl-secs", 1, defaults.remember_for)?,
+        remember: most.and_then(|n| usize::try_from(n).ok()).unwrap_or(defaults.remember),
+    }))
 }
 
 fn read_jwt(values: &Values) -> Result<Option<JwtConfig>, ConfigError> {

@@ -253,6 +253,35 @@ fn certificates_are_bound_and_required_as_the_documents_say() {
 }
 
 #[test]
+fn proofs_are_checked_as_the_documents_say() {
+    let identity = |variables: &[(&str, &str)]| {
+        let secret = [("STOA_JWT_SECRET", "a secret of the tests, long enough")];
+        default_set("proxy", &[&secret, variables].concat()).identity.unwrap()
+    };
+    assert_eq!(identity(&[("STOA_DPOP__REQUIRED", "true")]).dpop, None);
+    let dpop = |variables: &[(&str, &str)]| identity(variables).dpop.unwrap();
+    let enabled = ("STOA_DPOP__ENABLED", "true");
+    assert_eq!(dpop(&[enabled]), stoa_policy::identity::dpop::DpopConfig::default());
+    let dpop = dpop(&[
+        enabled,
+        ("STOA_DPOP__REQUIRED", "true"),
+        ("STOA_DPOP__MAX_AGE_SECS", "60"),
+        ("STOA_DPOP__CLOCK_SKEW_SECS", "0"),
+        ("STOA_DPOP__JTI_CACHE_TTL_SECS", "90"),
+        ("STOA_DPOP__JTI_CACHE_MAX", "7"),
+    ]);
+    let seconds = [dpop.max_age, dpop.clock_skew, dpop.remember_for].map(|span| span.0.as_secs());
+    assert_eq!((dpop.required, seconds, dpop.remember), (true, [60, 0, 90], 7));
+    let constrained = identity(&[
+        ("STOA_SENDER_CONSTRAINT__ENABLED", "true"),
+        ("STOA_SENDER_CONSTRAINT__MTLS_REQUIRED", "true"),
+    ]);
+    assert!(constrained.dpop.is_some_and(|dpop| !dpop.required));
+    let constraint = constrained.sender_constraint;
+    assert_eq!((constraint.dpop_required, constraint.mtls_required), (false, true));
+}
+
+#[test]
 fn rego_runs_where_there_is_a_policy_or_somebody_says_so() {
     use stoa_policy::rego::RegoEngine;
     let engine = |variables: &[(&str, &str)]| {

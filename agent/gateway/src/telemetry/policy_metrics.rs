@@ -5,7 +5,10 @@
 use std::{fmt::Write as _, sync::atomic::Ordering::Relaxed};
 
 use stoa_policy::{
-    circuit_breaker::State, decision::PolicyKind, moment::Moment, outside::CertificateTally,
+    circuit_breaker::State,
+    decision::PolicyKind,
+    moment::Moment,
+    outside::{CertificateTally, Proofs},
 };
 
 use super::{
@@ -88,6 +91,7 @@ fn counters(text: &mut String, enforcement: &Enforcement) {
         quotas.failures(),
     );
     certificates(text, &outside.certificates);
+    proofs(text, &outside.proofs);
     let mut one = |name, kind, help, value: u64| {
         header(text, name, kind, help);
         let _ = writeln!(text, "{name} {value}");
@@ -131,6 +135,26 @@ fn certificates(text: &mut String, tally: &CertificateTally) {
             let _ = writeln!(text, "{name}{{result=\"{result}\"}} {}", count.load(Relaxed));
         }
     }
+}
+
+fn proofs(text: &mut String, proofs: &Proofs) {
+    let [accepted, refused, replayed, forgotten] =
+        [&proofs.accepted, &proofs.refused, &proofs.replayed, &proofs.forgotten]
+            .map(|count| count.load(Relaxed));
+    let name = "stoa_dpop_validations_total";
+    header(text, name, "counter", "Proofs of possession that tokens came with, or should have");
+    let invalid = refused.saturating_sub(replayed);
+    for (result, count) in [("success", accepted), ("invalid", invalid), ("replayed", replayed)] {
+        let _ = writeln!(text, "{name}{{result=\"{result}\"}} {count}");
+    }
+    let name = "stoa_dpop_forgotten_total";
+    header(
+        text,
+        name,
+        "counter",
+        "Proofs forgotten for want of room, before they could have ended",
+    );
+    let _ = writeln!(text, "{name} {forgotten}");
 }
 
 fn breakers(text: &mut String, enforcement: &Enforcement) {

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use http::HeaderName;
+use http::{HeaderName, header::AUTHORIZATION};
 use percent_encoding::percent_decode_str;
 
 use super::Rejection;
@@ -29,6 +29,16 @@ impl Carrier {
             ));
         }
         Ok(Self { name, scheme: scheme.to_owned() })
+    }
+
+    /// As RFC 6750 section 2.1 writes it.
+    pub(super) fn is_bearer(&self) -> bool {
+        self.name == AUTHORIZATION && self.scheme.eq_ignore_ascii_case("Bearer")
+    }
+
+    /// The same header with another scheme, one word.
+    pub(super) fn of_scheme(&self, scheme: &str) -> Self {
+        Self { name: self.name.clone(), scheme: scheme.to_owned() }
     }
 
     /// `None`: there is none of this kind. A header that comes twice is refused whatever is in it:

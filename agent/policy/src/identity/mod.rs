@@ -4,6 +4,7 @@ pub mod api_key;
 mod certificate_headers;
 mod credential;
 mod distinguished_name;
+pub mod dpop;
 pub(crate) mod forward;
 pub mod jwt;
 pub mod mtls;
@@ -18,6 +19,7 @@ use serde::{Deserialize, Deserializer};
 
 use self::{
     api_key::{ApiKeyConfig, ApiKeys},
+    dpop::{Dpop, DpopConfig, Proofs},
     forward::{Forward, ForwardConfig, Known},
     jwt::{Jwt, JwtConfig},
     mtls::{Mtls, MtlsConfig, Shown},
@@ -60,6 +62,21 @@ pub struct IdentityConfig {
     /// Where clients learn how to get a token (RFC 9728), an absolute URL; in `WWW-Authenticate`.
     #[serde(default)]
     pub resource_metadata: Option<String>,
+    /// Check proofs of possession. Without it, a token that is bound to a key is refused.
+    #[serde(default)]
+    pub dpop: Option<DpopConfig>,
+    #[serde(default)]
+    pub sender_constraint: SenderConstraintConfig,
+}
+
+/// What every token must be bound to. One that is bound is held to it anyway.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields, default)]
+pub struct SenderConstraintConfig {
+    /// To a key (RFC 9449); proofs are then checked also without `dpop`.
+    pub dpop_required: bool,
+    /// To a client certificate (RFC 8705).
+    pub mtls_required: bool,
 }
 
 fn yes() -> bool {
@@ -68,6 +85,15 @@ fn yes() -> bool {
 
 fn default_realm() -> String {
     "stoa".to_owned()
+}
+
+impl IdentityConfig {
+    /// What is asked of proofs, if they are checked.
+    fn checked_proofs(&self) -> Option<DpopConfig> {
+        let is_required = self.sender_constraint.dpop_required;
+        let dpop = self.dpop.clone().or_else(|| is_required.then(DpopConfig::default))?;
+        Some(DpopConfig { required: dpop.required || is_required, ..dpop })
+    }
 }
 
 /// One item of `methods`: exactly one of these.
@@ -107,6 +133,12 @@ pub struct Identities {
     /// For requests that bring nothing: RFC 6750 section 3.1 wants no error code there.
     challenge: HeaderValue,
     challenge_start: String,
+    dpop: Option<Dpop>,
+    /// RFC 9449 section 7.1, without its error.
+    dpop_challenge: HeaderValue,
+    dpop_challenge_start: String,
+    proofs: Arc<Proofs>,
+    must_bind_certificate: bool,
 }
 
 #[derive(Debug)]
@@ -125,6 +157,8 @@ pub(crate) struct Rejection {
     reason: Cow<'static, str>,
     /// The credential is somebody else's to judge; what another method says of it counts more.
     is_foreign: bool,
+    /// The error that a DPoP challenge names (RFC 9449 section 7.1), if one answers this.
+    proof_error: Option<&'static str>,
 }
 
 /// What a request shows of a certificate, or why that is worth nothing.
@@ -139,6 +173,7 @@ impl Rejection {
         code: "credentials_ambiguous",
         reason: Cow::Borrowed("The credentials were sent more than once"),
         is_foreign: false,
+        proof_error: None,
     };
 
     const fn unauthorized(code: &'static str, reason: &'static str) -> Self {
@@ -147,6 +182,17 @@ impl Rejection {
             code,
             reason: Cow::Borrowed(reason),
             is_foreign: false,
+            proof_error: None,
+        }
+    }
+
+    const fn of_proof(code: &'static str, reason: &'static str, error: &'static str) -> Self {
+        Self {
+            status: StatusCode::UNAUTHORIZED,
+            code,
+            reason: Cow::Borrowed(reason),
+            is_foreign: false,
+            proof_error: Some(error),
         }
     }
 }
@@ -162,23 +208,42 @@ impl Identities {
         }
         let forward = Forward::build(&config.forward_as)?;
         check_order(&config.methods)?;
+        let dpop = config.checked_proofs().as_ref().map(Dpop::build).transpose()?;
         let mut methods = Vec::new();
         for (i, method) in config.methods.iter().enumerate() {
             let section = format!("methods[{i}]");
-            let built = build_method(method, &forward, outside).map_err(|r| r.below(&section))?;
+            let built = build_method(method, dpop.is_some(), &forward, outside)
+                .map_err(|r| r.below(&section))?;
             methods.push(built);
         }
         let has_bearer = methods.iter().any(|m| matches!(m, Method::Jwt(_)));
         let quoted = |text: &str| text.replace('\\', "\\\\").replace('"', "\\\"");
         let scheme = if has_bearer { "Bearer" } else { "ApiKey" };
-        let mut start = format!("{scheme} realm=\"{}\"", quoted(&config.realm));
-        if let Some(url) = &config.resource_metadata {
-            start.push_str(&format!(", resource_metadata=\"{}\"", quoted(url)));
-        }
-        let challenge = HeaderValue::try_from(&start).map_err(|_| {
-            Refusal::new("realm", "cannot be written in a header", "use printable characters")
-        })?;
-        Ok(Self { methods, required: config.required, forward, challenge, challenge_start: start })
+        let start = |scheme: &str| {
+            let mut start = format!("{scheme} realm=\"{}\"", quoted(&config.realm));
+            if let Some(url) = &config.resource_metadata {
+                start.push_str(&format!(", resource_metadata=\"{}\"", quoted(url)));
+            }
+            start
+        };
+        let value = |text: &str| {
+            HeaderValue::try_from(text).map_err(|_| {
+                Refusal::new("realm", "cannot be written in a header", "use printable characters")
+            })
+        };
+        let (challenge_start, dpop_challenge_start) = (start(scheme), start("DPoP"));
+        Ok(Self {
+            methods,
+            required: config.required,
+            forward,
+            challenge: value(&challenge_start)?,
+            dpop_challenge: value(&dpop::with_algorithms(&dpop_challenge_start))?,
+            challenge_start,
+            dpop,
+            dpop_challenge_start,
+            proofs: Arc::clone(&outside.proofs),
+            must_bind_certificate: config.sender_constraint.mtls_required,
+        })
     }
 
     /// The method that takes client certificates, if there is one.
@@ -215,7 +280,7 @@ impl Identities {
             match method.identify(request, &certificate, &self.forward, decision).await {
                 Ok(Some(known)) => {
                     // Whoever shows a token that is another's is not asked for anything else.
-                    if let Err(rejection) = self.check_possession(&known, &certificate) {
+                    if let Err(rejection) = self.check_possession(&known, &certificate, request) {
                         return Err(self.refuse(rejection, decision));
                     }
                     known.tell(decision);
@@ -232,7 +297,13 @@ impl Identities {
         match rejection {
             Some(rejection) => Err(self.refuse(rejection, decision)),
             None if self.required => {
-                decision.response_headers.push((WWW_AUTHENTICATE, self.challenge.clone()));
+                if !self.dpop.as_ref().is_some_and(Dpop::is_required) {
+                    decision.response_headers.push((WWW_AUTHENTICATE, self.challenge.clone()));
+                }
+                if self.dpop.is_some() {
+                    let challenge = self.dpop_challenge.clone();
+                    decision.response_headers.push((WWW_AUTHENTICATE, challenge));
+                }
                 Err(Denial {
                     policy: PolicyKind::Identity,
                     status: StatusCode::UNAUTHORIZED,
@@ -261,10 +332,15 @@ impl Identities {
             _ => None,
         };
         if let Some(error) = error {
-            let value = format!(
-                "{}, error=\"{error}\", error_description=\"{}\"",
-                self.challenge_start, rejection.reason
-            );
+            let (start, error) = match rejection.proof_error {
+                Some(error) => (&self.dpop_challenge_start, error),
+                None => (&self.challenge_start, error),
+            };
+            let reason = &rejection.reason;
+            let mut value = format!("{start}, error=\"{error}\", error_description=\"{reason}\"");
+            if rejection.proof_error.is_some() {
+                value = dpop::with_algorithms(&value);
+            }
             let value = HeaderValue::try_from(value).unwrap_or_else(|_| self.challenge.clone());
             decision.response_headers.push((WWW_AUTHENTICATE, value));
         }
@@ -328,13 +404,16 @@ fn check_order(methods: &[MethodConfig]) -> Result<(), Refusal> {
 
 fn build_method(
     config: &MethodConfig,
+    takes_proofs: bool,
     forward: &Forward,
     outside: &Outside,
 ) -> Result<Method, Refusal> {
     match config {
         MethodConfig { jwt: Some(jwt), api_key: None, mtls: None, trusted: None } => {
             Jwt::build(jwt, outside)
-                .map(|jwt| Method::Jwt(Box::new(jwt)))
+                .map(|jwt| {
+                    Method::Jwt(Box::new(if takes_proofs { jwt.with_proofs() } else { jwt }))
+                })
                 .map_err(|r| r.below("jwt"))
         }
         MethodConfig { jwt: None, api_key: Some(keys), mtls: None, trusted: None } => {

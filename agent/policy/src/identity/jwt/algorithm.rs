@@ -34,7 +34,7 @@ pub enum Algorithm {
 }
 
 impl Algorithm {
-    pub(super) const ASYMMETRIC: [Self; 10] = [
+    pub(in crate::identity) const ASYMMETRIC: [Self; 10] = [
         Self::RS256,
         Self::RS384,
         Self::RS512,
@@ -47,7 +47,7 @@ impl Algorithm {
         Self::EdDSA,
     ];
 
-    pub(super) fn parse(name: &str) -> Option<Self> {
+    pub(in crate::identity) fn parse(name: &str) -> Option<Self> {
         Some(match name {
             "HS256" => Self::HS256,
             "HS384" => Self::HS384,
@@ -66,7 +66,7 @@ impl Algorithm {
         })
     }
 
-    pub(super) fn is_symmetric(self) -> bool {
+    pub(in crate::identity) fn is_symmetric(self) -> bool {
         matches!(self, Self::HS256 | Self::HS384 | Self::HS512)
     }
 
@@ -97,7 +97,7 @@ impl Algorithm {
 /// Verifies signatures of one algorithm: what a key is for is settled when it is loaded, never by
 /// the token that names it.
 #[derive(Clone)]
-pub(super) enum Verifier {
+pub(in crate::identity) enum Verifier {
     Public(ParsedPublicKey),
     Secret(Box<hmac::Key>),
 }
@@ -161,7 +161,7 @@ impl Verifier {
         Some(Self::Secret(Box::new(hmac::Key::new(digest, secret))))
     }
 
-    pub(super) fn is_valid(&self, message: &[u8], signature: &[u8]) -> bool {
+    pub(in crate::identity) fn is_valid(&self, message: &[u8], signature: &[u8]) -> bool {
         match self {
             Self::Public(key) => key.verify_sig(message, signature).is_ok(),
             // Compares in constant time.

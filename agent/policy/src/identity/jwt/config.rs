@@ -143,6 +143,7 @@ impl Jwt {
         outside.tokens.add(&memory);
         Ok(Self {
             carrier,
+            proven: None,
             algorithms,
             rules: Rules {
                 issuers,

@@ -25,7 +25,7 @@ pub(in crate::identity) enum Fault {
     TooOld,
     MalformedDate(&'static str),
     NoSubject,
-    /// To a key whose proof (RFC 9449) we do not check.
+    /// To something of which we see no proof.
     BoundToProof,
     /// The issuer's keys could not be fetched: not the client's fault.
     KeysUnavailable,
@@ -84,6 +84,7 @@ impl From<Fault> for Rejection {
             code: fault.code(),
             reason: Cow::Borrowed(fault.reason()),
             is_foreign: fault == Fault::WrongIssuer,
+            proof_error: None,
         }
     }
 }

@@ -146,6 +146,14 @@ fn read_key(source: Value) -> Option<Arc<Key>> {
     Some(Arc::new(Key { id: jwk.kid, verifiers, source, is_retired: AtomicBool::new(false) }))
 }
 
+/// Of a key that is nobody's list's, such as one that comes with what it has signed.
+pub(in crate::identity) fn verifier_of(source: &Value, algorithm: Algorithm) -> Option<Verifier> {
+    let jwk = Jwk::deserialize(source).ok()?;
+    let is_for_it = jwk.purpose.as_deref().is_none_or(|purpose| purpose == "sig")
+        && jwk.alg.as_deref().is_none_or(|name| Algorithm::parse(name) == Some(algorithm));
+    if is_for_it { verifier(&jwk, algorithm) } else { None }
+}
+
 /// `None`: the key is not of the algorithm's kind. `oct`, a secret, is of no kind that a public
 /// document may hold.
 fn verifier(jwk: &Jwk, algorithm: Algorithm) -> Option<Verifier> {

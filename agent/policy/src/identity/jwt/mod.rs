@@ -35,6 +35,8 @@ use crate::{clock::Now, context::RequestContext, decision::Decision};
 #[derive(Debug)]
 pub struct Jwt {
     carrier: Carrier,
+    /// For tokens that come with a proof (RFC 9449 section 7.1).
+    proven: Option<Carrier>,
     algorithms: Vec<Algorithm>,
     rules: Rules,
     reader: Reader,
@@ -52,13 +54,23 @@ enum Keys {
 }
 
 impl Jwt {
+    /// Takes tokens under the scheme `DPoP` too, where they are bearer tokens otherwise.
+    #[must_use]
+    pub(super) fn with_proofs(mut self) -> Self {
+        self.proven = self.carrier.is_bearer().then(|| self.carrier.of_scheme(super::dpop::SCHEME));
+        self
+    }
+
     pub(super) async fn identify(
         &self,
         request: &RequestContext<'_>,
         forward: &Forward,
         decision: &mut Decision,
     ) -> Result<Option<Arc<Known>>, Rejection> {
-        let Some(token) = self.carrier.read(request)? else { return Ok(None) };
+        let proven = || self.proven.as_ref().map_or(Ok(None), |carrier| carrier.read(request));
+        let Some(token) = self.carrier.read(request)?.map_or_else(proven, |t| Ok(Some(t)))? else {
+            return Ok(None);
+        };
         if token.len() > self.longest_token {
             return Err(Fault::TooLong.into());
         }

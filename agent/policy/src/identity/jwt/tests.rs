@@ -400,11 +400,12 @@ fn a_binding_that_cannot_be_read_is_not_waived() {
     let issuer = Issuer::new("1");
     let jwt = method(&issuer.jwks());
     let thumbprint = URL_SAFE_NO_PAD.encode([7; 32]);
-    for cnf in [json!({"jkt": "x"}), json!({"jkt": "x", "x5t#S256": thumbprint}), json!({})] {
+    let other = json!({"jwe": "x", "x5t#S256": thumbprint});
+    for cnf in [json!({"kid": "x"}), other, json!({})] {
         let token = issuer.token(&claims(json!({"cnf": cnf})));
         assert_eq!(ask(&jwt, &token), Err("token_bound"));
     }
-    for cnf in [json!(null), json!("x"), json!({"x5t#S256": "x"}), json!({"x5t#S256": 7})] {
+    for cnf in [json!(null), json!("x"), json!({"x5t#S256": "x"}), json!({"jkt": 7})] {
         let token = issuer.token(&claims(json!({"cnf": cnf})));
         assert_eq!(ask(&jwt, &token), Err("token_malformed"), "{cnf}");
     }

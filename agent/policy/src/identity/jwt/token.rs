@@ -72,22 +72,26 @@ impl<'a> Token<'a> {
         Err(fault)
     }
 
-    /// What it is bound to, if it is (RFC 8705 section 3.1). Other bindings (RFC 7800 section 3) are
-    /// to keys of which we see no proof.
+    /// What it is bound to, if it is: a certificate (RFC 8705 section 3.1), a key (RFC 9449 section
+    /// 6.1). Other bindings (RFC 7800 section 3) are to what we see no proof of.
     pub(super) fn binding(&self) -> Result<Binding, Fault> {
         let confirmation = match self.claims.get("cnf") {
             None => return Ok(Binding::default()),
             Some(Value::Object(confirmation)) => confirmation,
             Some(_) => return Err(Fault::Malformed),
         };
-        let Some(thumbprint) = confirmation.get("x5t#S256").filter(|_| confirmation.len() == 1)
-        else {
-            return Err(Fault::BoundToProof);
+        let thumbprint = |name: &str| {
+            let Some(value) = confirmation.get(name) else { return Ok(None) };
+            let text = value.as_str().ok_or(Fault::Malformed)?;
+            let digest = URL_SAFE_NO_PAD.decode(text).map_err(|_| Fault::Malformed)?;
+            digest.try_into().map(Some).map_err(|_| Fault::Malformed)
         };
-        let thumbprint = thumbprint.as_str().ok_or(Fault::Malformed)?;
-        let digest = URL_SAFE_NO_PAD.decode(thumbprint).map_err(|_| Fault::Malformed)?;
-        let certificate = digest.try_into().map_err(|_| Fault::Malformed)?;
-        Ok(Binding { certificate: Some(certificate) })
+        let binding = Binding { certificate: thumbprint("x5t#S256")?, key: thumbprint("jkt")? };
+        let known = usize::from(binding.certificate.is_some()) + usize::from(binding.key.is_some());
+        if known == 0 || known < confirmation.len() {
+            return Err(Fault::BoundToProof);
+        }
+        Ok(binding)
     }
 }
 
