@@ -4,15 +4,17 @@ calls.py HOW HOST PORT [SEND]    HOW: 4, 6, mapped, bound, nonblocking, again
 """
 
 import errno
+import os
 import select
 import socket
 import sys
 
 how, host, port, *send = sys.argv[1:]
 port = int(port)
+PATIENCE = 10 * int(os.environ.get("TEST_SLOWNESS", 1))
 family = socket.AF_INET6 if how in ("6", "mapped") else socket.AF_INET
 s = socket.socket(family, socket.SOCK_STREAM)
-s.settimeout(10)
+s.settimeout(PATIENCE)
 if how == "mapped":
     host = "::ffff:" + host
 if how == "bound":
@@ -28,13 +30,13 @@ if how == "again":
         s.connect(("127.0.0.1", 1))
     except ConnectionRefusedError:
         pass
-    s.settimeout(10)
+    s.settimeout(PATIENCE)
 if how == "nonblocking":
     s.setblocking(False)
     assert s.connect_ex((host, port)) == errno.EINPROGRESS
-    select.select([], [s], [], 10)
+    select.select([], [s], [], PATIENCE)
     assert s.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0
-    s.settimeout(10)
+    s.settimeout(PATIENCE)
 else:
     s.connect((host, port))
 peer = s.getpeername()

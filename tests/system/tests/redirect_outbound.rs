@@ -6,12 +6,12 @@ use std::{
     path::Path,
     process::Command,
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, ensure};
-use sandbox::{Sandbox, command, http};
-use serde_json::Value;
+use sandbox::{Process, Sandbox, command, http};
+use serde_json::{Value, json};
 use system_tests::{
     servers::{PORT, Server, python},
     stage,
@@ -52,7 +52,7 @@ fn answer(
     keep: &Mutex<Vec<(IpAddr, String)>>,
 ) -> std::io::Result<()> {
     let from = stream.peer_addr()?.ip();
-    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+    stream.set_read_timeout(Some(sandbox::patience(Duration::from_secs(10))))?;
     stream.write_all(banner.as_bytes())?;
     let mut read = Vec::new();
     let mut part = [0; 4096];
@@ -181,6 +181,73 @@ fn calls_go_through_policies_with_their_destination_known() -> Result<()> {
     ensure!(count(&dir, "shop", "/outbound/requests/passed")? == 1);
     ensure!(count(&dir, "shop", "/outbound/requests/denied")? == 2);
     Ok(())
+}
+
+/// A library's client and server, from the handshake to the close of RFC 6455.
+#[test]
+fn a_websocket_is_opened_through_the_agent_and_its_policies() -> Result<()> {
+    let dir = stage::directory("redirect-outbound-websocket")?;
+    let sandbox = stage::sandbox(&dir)?;
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("servers/websocket.py");
+    let egress = dir.join("egress.rego");
+    std::fs::write(
+        &egress,
+        "package egress\nimport rego.v1\ndefault allow := false\n\
+         allow if input.request.path == \"/chat\"\n",
+    )?;
+    let policies = format!(
+        "policies:\n  egress:\n    rego: {{files: [{}], query: data.egress.allow}}\n",
+        egress.display()
+    );
+    let _agent = start_with(&dir, &policies)?;
+    let netns = netns_of(&sandbox);
+    // Without policies the agent reads nothing beyond the first bytes; with them it reads HTTP until
+    // the protocol is switched.
+    for (v6, policies, denied) in
+        [(false, &[][..], None), (true, &["--outbound-policies", "egress"], Some(403))]
+    {
+        add_with(&dir, "shop", &sandbox, &[&["--outbound", "--netns", &netns], policies].concat())?;
+        let host = sandbox.host(v6);
+        let mut server = Command::new(python());
+        server.arg(&script).args(["serve", &host.to_string()]);
+        let server = Process::start("websocket", server, &dir)?;
+        let to = SocketAddr::new(host, announced_port(&server)?);
+        let ask = |path: &str| -> Result<Value> {
+            let mut client = sandbox.command(python());
+            client.arg(&script).args(["ask", &format!("ws://{to}{path}")]);
+            Ok(serde_json::from_str(&command::run(&mut client)?)?)
+        };
+        let said = ask("/chat?room=1")?;
+        ensure!(said["peer"] == json!([host, to.port()]), "{to} is not its peer: {said}");
+        ensure!(said["from"] == sandbox.address(v6).to_string(), "{said}");
+        ensure!(said["closed"] == json!([1000, "as asked"]), "{said}");
+        let fields = said["fields"].as_array().context("no fields")?;
+        let has = |name: &str| fields.iter().any(|field| field == name);
+        ensure!(has("sec-websocket-key") && has("sec-websocket-extensions"), "{said}");
+        ensure!(!has("x-forwarded-for") && !has("forwarded"), "{said}");
+        let said = ask("/elsewhere")?;
+        ensure!(said.get("refused").and_then(Value::as_u64) == denied, "{said}");
+        let reached = server.stdout().contains("/elsewhere");
+        ensure!(reached == denied.is_none(), "{}", server.stdout());
+        ensure!(count(&dir, "shop", "/outbound/connections/http1")? == 2, "not steered");
+        let judged = u64::from(denied.is_some());
+        ensure!(count(&dir, "shop", "/outbound/requests/passed")? == judged);
+        ensure!(count(&dir, "shop", "/outbound/requests/denied")? == judged);
+    }
+    Ok(())
+}
+
+/// Which port a server says that it has taken.
+fn announced_port(server: &Process) -> Result<u16> {
+    let deadline = Instant::now() + sandbox::patience(Duration::from_secs(10));
+    loop {
+        let said = server.stdout();
+        if let Some((port, _)) = said.split_once('\n') {
+            return Ok(port.parse()?);
+        }
+        ensure!(Instant::now() < deadline, "it says no port: {said}{}", server.stderr());
+        sandbox::pause(Duration::from_millis(20));
+    }
 }
 
 #[test]
