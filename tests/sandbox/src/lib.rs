@@ -55,8 +55,17 @@ pub fn binaries() -> Result<PathBuf> {
 
 /// As long as that, or longer where `TEST_SLOWNESS` says that the machine is slow: an emulated one.
 pub fn patience(time: Duration) -> Duration {
-    let slowness = std::env::var("TEST_SLOWNESS").ok().and_then(|text| text.parse::<u32>().ok());
-    time * slowness.unwrap_or(1)
+    time * slowness()
+}
+
+/// So many in a second, or as many fewer as the machine is slow.
+pub fn per_patience(rate: f64) -> f64 {
+    rate / f64::from(slowness())
+}
+
+fn slowness() -> u32 {
+    let said = std::env::var("TEST_SLOWNESS").ok().and_then(|text| text.parse().ok());
+    said.unwrap_or(1)
 }
 
 /// Waits until somebody accepts connections at `address`.

@@ -73,6 +73,23 @@ impl Accounts {
         }
     }
 
+    /// The same, of an agent that has read all of so many exchanges, or has left some of them out. One
+    /// that is told to stop reads what it gets to in a few seconds; of an emulated machine's that may
+    /// not be all. Should it never get there, the accounts tell.
+    pub fn read(agent: &Agent, service: &str, exchanges: usize) -> Result<Self> {
+        let until = Instant::now() + sandbox::patience(Duration::from_secs(20));
+        loop {
+            let metrics = agent.metrics()?;
+            let total = |name: &str| sum(&metrics, name, "service", service);
+            let told =
+                total("stoa_shadow_exchanges_total") + total("stoa_capture_shed_exchanges_total");
+            if told >= exchanges as u64 || Instant::now() > until {
+                return Self::settled(agent, service);
+            }
+            pause(Duration::from_millis(100));
+        }
+    }
+
     pub fn balance(self) -> bool {
         self.due == self.captured + self.lost
     }

@@ -112,7 +112,8 @@ pub struct Seen {
 
 impl Seen {
     pub fn ask(server: SocketAddr) -> Result<Self> {
-        let mut stream = TcpStream::connect_timeout(&server, Duration::from_secs(5))?;
+        let patience = sandbox::patience(Duration::from_secs(5));
+        let mut stream = TcpStream::connect_timeout(&server, patience)?;
         stream.set_read_timeout(Some(sandbox::patience(Duration::from_secs(10))))?;
         stream.write_all(b"who?\n")?;
         let mut line = String::new();

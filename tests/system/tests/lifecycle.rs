@@ -14,6 +14,7 @@ use anyhow::{Context, Result, ensure};
 use sandbox::{Agent, AgentOptions, command, http::Connection, pause};
 use system_tests::{
     markers::Traffic,
+    rate::Accounts,
     servers::{PORT, Server},
     stage,
 };
@@ -128,10 +129,11 @@ fn sees_all(test: &str, watch: impl Fn(&Path, u32) -> String) -> Result<()> {
     options.watch.push(watch(sandbox.cgroup(), pid));
     let agent = Agent::start(&options)?;
     let traffic = Traffic::to(Server::Nginx, sandbox.socket(PORT, false));
-    let sent = traffic.drive(&AtomicU64::new(1))?.len() as u64;
+    let sent = traffic.drive(&AtomicU64::new(1))?.len();
+    Accounts::read(&agent, "api", sent)?;
     let summary = agent.stop()?;
     ensure!(
-        summary.exchanges == sent && summary.lost == 0,
+        summary.exchanges == sent as u64 && summary.lost == 0,
         "{sent} sent, but: {}",
         summary.last_line
     );
@@ -162,9 +164,10 @@ fn a_service_is_watched_by_its_port() -> Result<()> {
     let mut options = AgentOptions::ebpf(&dir.join("agent"));
     options.watch.push(format!("api=port:{port}"));
     let agent = Agent::start(&options)?;
-    let sent = Traffic::to(Server::Node, address).drive(&AtomicU64::new(1))?.len() as u64;
+    let sent = Traffic::to(Server::Node, address).drive(&AtomicU64::new(1))?.len();
+    Accounts::read(&agent, "api", sent)?;
     let summary = agent.stop()?;
-    ensure!(summary.exchanges == sent, "{sent} sent, but: {}", summary.last_line);
+    ensure!(summary.exchanges == sent as u64, "{sent} sent, but: {}", summary.last_line);
     stage::assert_contracts_are_valid(&dir.join("agent/output"))
 }
 

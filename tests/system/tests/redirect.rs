@@ -212,7 +212,7 @@ fn what_is_not_http_passes_untouched() -> Result<()> {
 
     // A client that only sends a word and waits.
     let mut stream = TcpStream::connect(sandbox.socket(8001, false))?;
-    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+    stream.set_read_timeout(Some(sandbox::patience(Duration::from_secs(10))))?;
     stream.write_all(b"hello")?;
     stream.shutdown(Shutdown::Write)?;
     ensure!(read_to_end(&stream)?.ends_with(b"|hello"));
@@ -220,7 +220,7 @@ fn what_is_not_http_passes_untouched() -> Result<()> {
 
     // No HTTP by its first bytes, and HTTP after all: it does not get through.
     let mut stream = TcpStream::connect(sandbox.socket(8001, false))?;
-    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+    stream.set_read_timeout(Some(sandbox::patience(Duration::from_secs(10))))?;
     stream.write_all(b"foo")?;
     let mut echoed = [0; 256];
     let passed = stream.read(&mut echoed)?;

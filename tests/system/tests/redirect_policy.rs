@@ -128,7 +128,7 @@ fn what_http_can_do_still_works() -> Result<()> {
         )
     };
     let mut stream = TcpStream::connect(server)?;
-    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+    stream.set_read_timeout(Some(sandbox::patience(Duration::from_secs(10))))?;
     stream.write_all(head(&format!("X-API-Key: {KEY}\r\n")).as_bytes())?;
     let interim = read_until(&mut stream, b"\r\n\r\n")?;
     ensure!(interim.starts_with("HTTP/1.1 100"), "{interim}");
@@ -136,13 +136,13 @@ fn what_http_can_do_still_works() -> Result<()> {
     let answered = seen(&Connection::over(stream).receive(false)?)?;
     ensure!(answered["size"] == 5, "{answered}");
     let mut stream = TcpStream::connect(server)?;
-    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+    stream.set_read_timeout(Some(sandbox::patience(Duration::from_secs(10))))?;
     stream.write_all(head("").as_bytes())?;
     ensure!(read_until(&mut stream, b"\r\n")?.starts_with("HTTP/1.1 401"));
 
     // HTTP/1.0, with and without keep-alive.
     let mut stream = TcpStream::connect(server)?;
-    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+    stream.set_read_timeout(Some(sandbox::patience(Duration::from_secs(10))))?;
     write!(stream, "GET /old HTTP/1.0\r\nX-API-Key: {KEY}\r\n\r\n")?;
     let answered = String::from_utf8(read_to_end(&stream)?)?;
     ensure!(answered.contains("200 OK") && answered.contains("/old"), "{answered}");
@@ -164,7 +164,7 @@ fn what_http_can_do_still_works() -> Result<()> {
         ("h2c", KEY, "200"),
     ] {
         let mut stream = TcpStream::connect(server)?;
-        stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+        stream.set_read_timeout(Some(sandbox::patience(Duration::from_secs(10))))?;
         write!(
             stream,
             "GET /up HTTP/1.1\r\nHost: a\r\nX-API-Key: {key}\r\nConnection: Upgrade\r\n\
