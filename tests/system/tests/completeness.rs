@@ -1,9 +1,12 @@
 //! Every captured pair is right, and what is not captured is counted.
 
-use std::sync::atomic::AtomicU64;
+use std::{
+    sync::atomic::AtomicU64,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Result, ensure};
-use sandbox::{Agent, AgentOptions, Sandbox, http::Connection};
+use sandbox::{Agent, AgentOptions, Sandbox, Summary, http::Connection};
 use system_tests::{
     markers::{Ledger, Sent, Traffic, filler, sha256},
     observed::{Verdict, exchanges},
@@ -11,6 +14,9 @@ use system_tests::{
     servers::{PORT, Server},
     stage,
 };
+
+/// An agent that stops examines what it has captured for five seconds at most.
+const LONGER_THAN_IT_EXAMINES: Duration = Duration::from_secs(6);
 
 /// All shapes of traffic that a server takes, over IPv4 and IPv6.
 fn shapes(server: Server, sandbox: &Sandbox) -> Vec<(&'static str, Traffic)> {
@@ -283,6 +289,61 @@ fn a_saturated_server_is_captured_or_counted() -> Result<()> {
     );
     std::fs::remove_file(recording)?;
     Ok(())
+}
+
+/// An agent that gets no CPU while it stops reads what its ring holds all the same.
+#[test]
+fn what_was_captured_is_read_to_the_end() -> Result<()> {
+    let dir = stage::directory("completeness-end")?;
+    let mut sandbox = stage::sandbox(&dir)?;
+    Server::Nginx.start(&mut sandbox, &dir)?;
+    let recording = dir.join("end.pcapng");
+    let options = AgentOptions::ebpf(&dir.join("agent"))
+        .watch_cgroup("nginx", sandbox.cgroup())
+        .flag("--record", &recording);
+    let mut agent = Agent::start(&options)?;
+    let pid = agent.process().pid();
+    ensure!(links_of(pid)? > 0, "it holds no link: this test would not see when it lets go");
+    // Its programs go on without it.
+    agent.process().signal("STOP")?;
+    let traffic = Traffic {
+        connections: 16,
+        // All of it has room in the ring.
+        requests_per_connection: 200,
+        pipeline: 8,
+        request_bodies: vec![0, 0, 300],
+        ..Traffic::to(Server::Nginx, sandbox.socket(PORT, false))
+    };
+    let ledger = traffic.drive(&AtomicU64::new(1))?;
+    agent.process().signal("TERM")?;
+    agent.process().signal("CONT")?;
+    // It lets go of the programs first; then it reads.
+    let deadline = Instant::now() + sandbox::patience(Duration::from_secs(20));
+    while links_of(pid)? > 0 {
+        ensure!(Instant::now() < deadline, "it does not stop: {}", agent.stderr());
+    }
+    agent.process().signal("STOP")?;
+    sandbox::pause(LONGER_THAN_IT_EXAMINES);
+    agent.process().signal("CONT")?;
+    let status = agent.process().wait(Duration::from_secs(60))?;
+    ensure!(status.success(), "the agent ended with {status}: {}", agent.stderr());
+    let summary = Summary::read(agent.stdout(), agent.stderr())?;
+    let verdict = Verdict::of(&ledger, &exchanges(&recording)?);
+    println!("{verdict:?}; {}", summary.last_line);
+    ensure!(verdict.wrong.is_empty(), "{:?}", verdict.wrong);
+    ensure!(verdict.whole == verdict.sent && summary.lost == 0, "{verdict:?}");
+    std::fs::remove_file(recording)?;
+    Ok(())
+}
+
+/// Programs that a process holds attached: a link's file says so (proc(5), fdinfo).
+fn links_of(pid: u32) -> Result<usize> {
+    let mut links = 0;
+    for entry in std::fs::read_dir(format!("/proc/{pid}/fdinfo"))? {
+        let info = std::fs::read_to_string(entry?.path()).unwrap_or_default();
+        links += usize::from(info.lines().any(|line| line.starts_with("link_id:")));
+    }
+    Ok(links)
 }
 
 /// The control: without an agent, every server answers every shape of traffic as the client expects.

@@ -40,9 +40,6 @@ pub trait CaptureSource: Send {
     /// are counted as shed. A source that copies nothing for its agent goes on handing on all.
     fn sample(&mut self, _one_in: u32) {}
 
-    /// Counts what is left to be drained as lost, because there is no time to.
-    fn abandon(&mut self) {}
-
     /// Totals that belong to no service: name as in metrics, and value.
     fn source_counters(&self) -> Vec<(&'static str, u64)> {
         Vec::new()

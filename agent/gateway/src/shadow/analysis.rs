@@ -34,7 +34,8 @@ use crate::capture::{CaptureSource, ServiceCounters, port_mirror::MirroredServic
 
 const PUBLISH_EVERY: Duration = Duration::from_millis(250);
 const FLUSH_EVERY: Duration = Duration::from_millis(1500);
-/// How long what is under way may take to end when the agent stops.
+/// How long what is under way may take to end when the agent stops, and what was captured may be
+/// examined.
 const STOP_WITHIN: Duration = Duration::from_secs(5);
 const RECORD_LIMIT: u64 = 1 << 30;
 /// Written at once: a write for each few exchanges costs more than reading them.
@@ -226,8 +227,12 @@ impl Analysis {
                     break;
                 }
                 if since.elapsed() > STOP_WITHIN {
-                    source.abandon();
-                    break;
+                    if !source.is_stopped() {
+                        // Connections that go on.
+                        break;
+                    }
+                    // What is left has an end. It is read, so that all of it is counted.
+                    self.book.only_count();
                 }
             }
             if last_second.elapsed() >= Duration::from_secs(1) {

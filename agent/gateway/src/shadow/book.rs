@@ -99,6 +99,11 @@ impl Book {
         self.sampling.set_behind(is_behind);
     }
 
+    /// From now on no exchange is examined.
+    pub fn only_count(&mut self) {
+        self.sampling.only_count();
+    }
+
     /// The exchange ends here: what is kept of it is an observation.
     pub fn record(&mut self, exchange: &Exchange) {
         let Some(service) = self.services.get_mut(&exchange.endpoints.service) else { return };

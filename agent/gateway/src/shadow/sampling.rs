@@ -20,11 +20,17 @@ pub(super) struct Sampling {
     keys: RandomState,
     met: Box<[u32]>,
     is_behind: bool,
+    is_over: bool,
 }
 
 impl Sampling {
     pub(super) fn new() -> Self {
-        Self { keys: RandomState::new(), met: vec![0; SLOTS].into(), is_behind: false }
+        Self {
+            keys: RandomState::new(),
+            met: vec![0; SLOTS].into(),
+            is_behind: false,
+            is_over: false,
+        }
     }
 
     /// Whether the analysis is behind: then not everything is examined.
@@ -32,7 +38,15 @@ impl Sampling {
         self.is_behind = is_behind;
     }
 
+    /// There is no more time to examine anything.
+    pub(super) fn only_count(&mut self) {
+        self.is_over = true;
+    }
+
     pub(super) fn should_examine(&mut self, exchange: &Exchange) -> bool {
+        if self.is_over {
+            return false;
+        }
         let slot = usize::try_from(self.kind(exchange) % SLOTS as u64).unwrap_or_default();
         let Some(met) = self.met.get_mut(slot) else { return true };
         *met = met.wrapping_add(1).max(1);
@@ -95,6 +109,13 @@ mod tests {
     fn all_is_examined_where_there_is_time() {
         let mut sampling = Sampling::new();
         assert!((0..5000).all(|_| sampling.should_examine(&get("/orders"))));
+    }
+
+    #[test]
+    fn at_the_end_nothing_is_examined() {
+        let mut sampling = Sampling::new();
+        sampling.only_count();
+        assert!(!sampling.should_examine(&get("/orders")));
     }
 
     #[test]

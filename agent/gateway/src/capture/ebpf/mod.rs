@@ -201,14 +201,6 @@ impl CaptureSource for EbpfCapture {
         let _ = self.attachments.set(&mut self.object, &[], false);
         self.is_stopped = true;
     }
-
-    fn abandon(&mut self) {
-        while let Some(record) = self.ring.next() {
-            self.unread.add_record(&record);
-        }
-        self.unread.finish();
-        self.deferred.expire(true, &mut self.unread);
-    }
 }
 
 fn take(object: &mut Ebpf, name: &'static str) -> Result<Map, EbpfError> {
