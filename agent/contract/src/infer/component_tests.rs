@@ -49,6 +49,33 @@ fn what_few_samples_lack_does_not_part_an_object_and_null_takes_the_type_of_the_
     assert_eq!(order.properties["created"].format, Some("date"));
 }
 
+/// GitHub's `author` is a user, or `{}`.
+#[test]
+fn what_few_samples_lack_altogether_takes_nothing_from_what_others_always_have() {
+    let mut traffic = Traffic::default();
+    let mut all = Vec::new();
+    for id in 0..40 {
+        let user = json!({ "id": id, "login": "n", "url": "u", "type": "t", "admin": false });
+        let issue = json!({ "number": id, "owner": user });
+        all.push(traffic.exchange(Method::Get, &format!("/issues/{id}"), None, 200, Some(&issue)));
+        if id < 12 {
+            let author = if id % 3 == 0 { json!({}) } else { user };
+            let commit = json!({ "sha": id, "author": author });
+            let call = format!("/commits/{id}");
+            all.push(traffic.exchange(Method::Get, &call, None, 200, Some(&commit)));
+        }
+    }
+    let contract = learn(&all);
+    let resolve = |schema: &Schema| {
+        let reference = schema.reference.clone();
+        reference.map_or_else(|| schema.clone(), |name| contract.components[&name].clone())
+    };
+    let issue = resolve(body(&contract, "GET /issues/{issueId}"));
+    assert_eq!(resolve(&issue.properties["owner"]).required.len(), 5);
+    let commit = resolve(body(&contract, "GET /commits/{commitId}"));
+    assert_eq!(resolve(&commit.properties["author"]).optional.len(), 5);
+}
+
 trait Sorted {
     fn sorted(self) -> Self;
 }

@@ -285,8 +285,9 @@ fn count(schema: &Schema, name: &str, is_page: bool, found: &mut BTreeMap<String
 /// Samples from which formats are no chance of sampling.
 const MIN_SAMPLES: u64 = 10;
 
-/// Names and types; where samples are many, formats and what may be absent; of small objects what
-/// they are called.
+/// Names and types; where samples are many, formats and whether members may be absent; of small
+/// objects what they are called. Few samples that lack what many always have are something else, and
+/// `have_like_members` has to see both.
 fn signature(schema: &Schema, name: &str) -> String {
     let mut out = String::new();
     if schema.properties.len() <= SMALL {
@@ -322,8 +323,12 @@ fn sign(schema: &Schema, out: &mut String) {
     if !schema.properties.is_empty() {
         out.push('{');
         for (name, child) in &schema.properties {
-            let may_be_absent = schema.samples >= ENOUGH && schema.optional.contains(name);
-            out.push_str(&format!("{name:?}{}:", if may_be_absent { "?" } else { "" }));
+            let presence = match schema.optional.contains(name) {
+                _ if schema.samples < ENOUGH => "",
+                true => "?",
+                false => "!",
+            };
+            out.push_str(&format!("{name:?}{presence}:"));
             sign(child, out);
             out.push(',');
         }

@@ -5,6 +5,7 @@ use std::{
     fs,
     io::{self, Write},
     path::{Path, PathBuf},
+    sync::atomic::{AtomicU64, Ordering},
 };
 
 use crate::shadow::rendering::Rendered;
@@ -40,7 +41,10 @@ pub fn write(directory: &Path, contract: &Rendered) -> Result<Vec<PathBuf>, Writ
 /// Replaces the file at `path` in one step.
 pub fn replace_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let temporary = path.with_file_name(format!(".{name}.{}", std::process::id()));
+    // Two may be written at a time: because it is due, and because somebody asks.
+    static WRITTEN: AtomicU64 = AtomicU64::new(0);
+    let number = WRITTEN.fetch_add(1, Ordering::Relaxed);
+    let temporary = path.with_file_name(format!(".{name}.{}-{number}", std::process::id()));
     let write = || {
         let mut file = fs::File::create(&temporary)?;
         file.write_all(bytes)?;
