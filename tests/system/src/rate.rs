@@ -74,8 +74,8 @@ impl Accounts {
     }
 
     /// The same, of an agent that has read all of so many exchanges, or has left some of them out. One
-    /// that is told to stop reads what it gets to in a few seconds; of an emulated machine's that may
-    /// not be all. Should it never get there, the accounts tell.
+    /// that is told to stop examines what it gets to in a few seconds, and counts the rest; on an
+    /// emulated machine that may be much. Should it never get there, the accounts tell.
     pub fn read(agent: &Agent, service: &str, exchanges: usize) -> Result<Self> {
         let until = Instant::now() + sandbox::patience(Duration::from_secs(20));
         loop {

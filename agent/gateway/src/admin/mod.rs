@@ -37,7 +37,7 @@ use self::{
     token::AdminToken,
 };
 use crate::{
-    catalog::live::LiveCatalog,
+    catalog::{live::LiveCatalog, routes::decode_query},
     enforcement::Enforcement,
     http::{Answer, json_answer, problem::Problem},
     telemetry::snapshots::Snapshots,
@@ -262,6 +262,22 @@ fn only(method: &Method, allowed: &Method, names: &'static str) -> Result<(), Pr
 
 fn not_found(reason: String) -> Problem {
     Problem::new(StatusCode::NOT_FOUND, reason)
+}
+
+/// The first value of a query parameter.
+fn value_of(query: &str, name: &str) -> Option<String> {
+    query.split('&').find_map(|pair| {
+        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+        (decode_query(key) == name).then(|| decode_query(value))
+    })
+}
+
+fn number_of(query: &str, name: &'static str, otherwise: usize) -> Result<usize, Problem> {
+    let Some(given) = value_of(query, name) else { return Ok(otherwise) };
+    given.parse().map_err(|_| {
+        let reason = format!("`{name}` is not a number of 0 or more");
+        Problem::new(StatusCode::BAD_REQUEST, reason).with("field", name)
+    })
 }
 
 fn failed() -> Problem {

@@ -11,11 +11,8 @@ use stoa_policy::{
     quota::{QuotaUsage, period_numbers},
 };
 
-use super::{Served, done, json_answer, not_found, only};
-use crate::{
-    catalog::routes::decode_query,
-    http::{Answer, problem::Problem},
-};
+use super::{Served, done, json_answer, not_found, number_of, only, value_of};
+use crate::http::{Answer, problem::Problem};
 
 /// In one answer, unless `limit` says otherwise.
 const LISTED: usize = 1000;
@@ -31,13 +28,8 @@ pub async fn answer(
     match rest {
         [] => {
             only(method, &Method::GET, "GET, HEAD")?;
-            let number = |name: &str, otherwise: usize| match value_of(query, name) {
-                None => Ok(otherwise),
-                Some(text) => text.parse().map_err(|_| {
-                    Problem::new(StatusCode::BAD_REQUEST, format!("`{name}` is not a number"))
-                }),
-            };
-            let (offset, limit) = (number("offset", 0)?, number("limit", LISTED)?.min(MOST_LISTED));
+            let offset = number_of(query, "offset", 0)?;
+            let limit = number_of(query, "limit", LISTED)?.min(MOST_LISTED);
             let all = served.enforcement.outside.quotas.usage(now);
             let page: Vec<_> = all.into_iter().skip(offset).take(limit).collect();
             let page = with_shared(served, page, now).await?;
@@ -140,10 +132,4 @@ fn show(usage: &QuotaUsage) -> Value {
         "monthly_limit": limits.map(|limits| limits.requests_per_month),
         "monthly_remaining": limits.and_then(|l| left(l.requests_per_month, usage.monthly_count)),
     })
-}
-
-/// The first value of a query parameter.
-fn value_of(query: &str, name: &str) -> Option<String> {
-    let pairs = query.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")));
-    pairs.into_iter().find(|(key, _)| *key == name).map(|(_, value)| decode_query(value))
 }

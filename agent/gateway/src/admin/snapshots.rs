@@ -3,9 +3,8 @@
 use http::{Method, StatusCode};
 use serde_json::json;
 
-use super::{json_answer, not_found, only};
+use super::{json_answer, not_found, number_of, only};
 use crate::{
-    catalog::routes::decode_query,
     http::{Answer, problem::Problem},
     telemetry::snapshots::Snapshots,
 };
@@ -28,12 +27,12 @@ pub fn answer(
         }
         [] => {
             only(method, &Method::GET, "GET, HEAD, DELETE")?;
-            let limit = number(query, "limit", LIMIT)?;
+            let limit = number_of(query, "limit", LIMIT)?;
             if limit > MOST {
                 let reason = format!("`limit` is {limit}, and at most {MOST} are shown at once");
                 return Err(Problem::new(StatusCode::BAD_REQUEST, reason).with("field", "limit"));
             }
-            let offset = number(query, "offset", 0)?;
+            let offset = number_of(query, "offset", 0)?;
             let (newest, total) = snapshots.list(limit, offset);
             Ok(json_answer(
                 StatusCode::OK,
@@ -54,16 +53,4 @@ pub fn answer(
         }
         _ => Err(not_found("there are snapshots and snapshots/REQUEST_ID".to_owned())),
     }
-}
-
-fn number(query: &str, name: &'static str, default: usize) -> Result<usize, Problem> {
-    let given = query.split('&').find_map(|pair| {
-        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-        (decode_query(key) == name).then(|| decode_query(value))
-    });
-    let Some(given) = given else { return Ok(default) };
-    given.parse().map_err(|_| {
-        let reason = format!("`{name}` is not a number of 0 or more");
-        Problem::new(StatusCode::BAD_REQUEST, reason).with("field", name)
-    })
 }

@@ -231,23 +231,20 @@ pub fn add_identifiers(
     random: &Random,
     trace: Option<&Active>,
 ) -> Identifiers {
-    let given = headers.get(TRACEPARENT).and_then(trace_id_of);
-    let trace_id = match (trace, given) {
-        (Some(trace), _) => {
-            add_trace(headers, trace);
-            trace.context.trace_id()
+    let trace_id = if let Some(trace) = trace {
+        add_trace(headers, trace);
+        trace.context.trace_id()
+    } else if let Some(given) = headers.get(TRACEPARENT).and_then(trace_id_of) {
+        given
+    } else {
+        let text = new_traceparent(random);
+        let trace_id = HeaderValue::from_maybe_shared(text.slice(3..35));
+        // RFC of W3C Trace Context: a state without a valid parent is not to be used.
+        headers.remove(TRACESTATE);
+        if let Ok(value) = HeaderValue::from_maybe_shared(text) {
+            headers.insert(TRACEPARENT, value);
         }
-        (None, Some(trace_id)) => trace_id,
-        (None, None) => {
-            let text = new_traceparent(random);
-            let trace_id = HeaderValue::from_maybe_shared(text.slice(3..35));
-            // RFC of W3C Trace Context: a state without a valid parent is not to be used.
-            headers.remove(TRACESTATE);
-            if let Ok(value) = HeaderValue::from_maybe_shared(text) {
-                headers.insert(TRACEPARENT, value);
-            }
-            trace_id.unwrap_or(HeaderValue::from_static("0"))
-        }
+        trace_id.unwrap_or(HeaderValue::from_static("0"))
     };
     let request_id = match headers.get(X_REQUEST_ID) {
         Some(given) if is_identifier(given.as_bytes()) => given.clone(),

@@ -68,6 +68,19 @@ impl Direction {
         }
     }
 
+    /// Until nothing is left of what was read.
+    fn poll_pass_on(&mut self, cx: &mut Context<'_>, to: &mut Stream) -> Poll<io::Result<()>> {
+        while !self.buffer.is_empty() {
+            let written = ready!(Pin::new(&mut *to).poll_write(cx, &self.buffer))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.buffer.advance(written);
+            self.passed += written as u64;
+        }
+        Poll::Ready(Ok(()))
+    }
+
     /// To the end of the frame that is under way, where a frame of ours may follow.
     fn poll_end_of_frame(
         &mut self,
@@ -76,15 +89,7 @@ impl Direction {
         to: &mut Stream,
     ) -> Poll<io::Result<()>> {
         loop {
-            if !self.buffer.is_empty() {
-                let written = ready!(Pin::new(&mut *to).poll_write(cx, &self.buffer))?;
-                if written == 0 {
-                    return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
-                }
-                self.buffer.advance(written);
-                self.passed += written as u64;
-                continue;
-            }
+            ready!(self.poll_pass_on(cx, to))?;
             let Some(meter) = self.meter.as_mut().filter(|meter| !meter.is_between_frames()) else {
                 return Poll::Ready(Ok(()));
             };
@@ -109,15 +114,7 @@ impl Direction {
         to: &mut Stream,
     ) -> Poll<io::Result<()>> {
         while !self.is_over {
-            if !self.buffer.is_empty() {
-                let written = ready!(Pin::new(&mut *to).poll_write(cx, &self.buffer))?;
-                if written == 0 {
-                    return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
-                }
-                self.buffer.advance(written);
-                self.passed += written as u64;
-                continue;
-            }
+            ready!(self.poll_pass_on(cx, to))?;
             if self.is_ended {
                 // The other direction goes on: a half-closed connection is not closed.
                 ready!(Pin::new(&mut *to).poll_shutdown(cx))?;

@@ -245,16 +245,18 @@ impl Analysis {
                     tracing::warn!(%error, "capture");
                 }
             }
+            let now = Instant::now();
+            if !self.is_stopping && intake.is_due(now) {
+                // What it goes by is published, so that it is asked for once.
+                let published = self.publish(reader.counters(), Some(source.as_ref()));
+                let read = published.reader.exchanges();
+                let shed = published.counters.iter().map(|c| c.shed_exchanges).sum();
+                source.sample(intake.note(now, read, shed, pace.are_cpus_short()));
+            }
             self.tend(reader.counters(), Some(source.as_ref()));
             // What is left at the end has to be read in time.
             if drained == 0 || !self.is_stopping {
                 pace.rest(drained);
-                let now = Instant::now();
-                if intake.is_due(now) {
-                    let read = reader.counters().exchanges();
-                    let shed = source.counters().iter().map(|c| c.shed_exchanges).sum();
-                    source.sample(intake.note(now, read, shed, pace.are_cpus_short()));
-                }
                 self.book.set_behind(pace.is_far_behind() || intake.is_limited());
             }
         }
@@ -397,9 +399,9 @@ impl Analysis {
         }
     }
 
-    fn publish(&mut self, reader: &Counters, source: Option<&dyn CaptureSource>) {
+    fn publish(&mut self, reader: &Counters, source: Option<&dyn CaptureSource>) -> Arc<Snapshot> {
         self.last_publish = Instant::now();
-        let snapshot = Snapshot {
+        let snapshot = Arc::new(Snapshot {
             tallies: self.book.tallies(),
             counters: source.map(CaptureSource::counters).unwrap_or_default(),
             source_counters: source.map(CaptureSource::source_counters).unwrap_or_default(),
@@ -408,9 +410,10 @@ impl Analysis {
             events: self.events,
             is_finished: self.is_finished,
             failure: self.failure.clone(),
-        };
+        });
         *self.published.snapshot.lock().unwrap_or_else(PoisonError::into_inner) =
-            Arc::new(snapshot);
+            Arc::clone(&snapshot);
+        snapshot
     }
 }
 

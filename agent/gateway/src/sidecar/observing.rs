@@ -42,10 +42,8 @@ pub fn tell(
 
 fn span_of(trace: Active, format: Format, question: &Question, decided: &Decided) -> Span {
     let decision = &decided.decision;
-    let (outcome, status) = match decision.is_allowed() {
-        true => ("allow", decided.status()),
-        false => ("deny", decided.status()),
-    };
+    let status = decided.status();
+    let outcome = if decision.is_allowed() { "allow" } else { "deny" };
     let mut attributes = vec![
         ("http.request.method", known_method(&question.method)),
         ("http.response.status_code", Attribute::Number(status.as_u16().into())),

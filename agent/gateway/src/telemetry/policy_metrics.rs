@@ -90,12 +90,6 @@ fn counters(text: &mut String, enforcement: &Enforcement) {
         "Times that quota counts could not be written to disk",
         quotas.failures(),
     );
-    certificates(text, &outside.certificates);
-    proofs(text, &outside.proofs);
-    let mut one = |name, kind, help, value: u64| {
-        header(text, name, kind, help);
-        let _ = writeln!(text, "{name} {value}");
-    };
     if let Some(redis) = redis {
         let is_up = u64::from(redis.is_answering());
         one("stoa_redis_up", "gauge", "1 while Redis answers", is_up);
@@ -111,6 +105,8 @@ fn counters(text: &mut String, enforcement: &Enforcement) {
         one("stoa_opa_up", "gauge", "0 after a failed question", u64::from(!opa.is_failing()));
         one("stoa_opa_failures_total", "counter", "Questions it did not answer", opa.failures());
     }
+    certificates(text, &outside.certificates);
+    proofs(text, &outside.proofs);
 }
 
 fn certificates(text: &mut String, tally: &CertificateTally) {

@@ -1,8 +1,3 @@
-use std::{
-    pin::pin,
-    task::{Context, Poll, Waker},
-};
-
 use aws_lc_rs::{
     rand::SystemRandom,
     signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _},
@@ -13,10 +8,10 @@ use serde_json::json;
 use super::*;
 use crate::{
     context::tests::request,
-    decision::Decision,
     identity::{
         Identities,
         test_issuer::{ISSUER, Issuer, claims},
+        tests,
     },
     outside::Outside,
 };
@@ -200,15 +195,7 @@ fn ask(
     for proof in proofs {
         headers.append(HEADER, HeaderValue::from_str(proof).unwrap());
     }
-    let mut decision = Decision::default();
-    let context = request(&headers);
-    let verdict = {
-        let future = pin!(identities.check(&context, &mut decision));
-        match future.poll(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(verdict) => verdict,
-            Poll::Pending => panic!("nothing to wait for"),
-        }
-    };
+    let (verdict, decision) = tests::check(identities, &request(&headers));
     let challenges = decision.response_headers.iter().filter(|(name, _)| name == WWW_AUTHENTICATE);
     let challenges = challenges.map(|(_, value)| value.to_str().unwrap().to_owned()).collect();
     (verdict.map_err(|denial| denial.code), challenges)

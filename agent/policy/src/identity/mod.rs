@@ -231,7 +231,7 @@ impl Identities {
                 Refusal::new("realm", "cannot be written in a header", "use printable characters")
             })
         };
-        let (challenge_start, dpop_challenge_start) = (start(scheme), start("DPoP"));
+        let (challenge_start, dpop_challenge_start) = (start(scheme), start(dpop::SCHEME));
         Ok(Self {
             methods,
             required: config.required,
@@ -332,15 +332,14 @@ impl Identities {
             _ => None,
         };
         if let Some(error) = error {
-            let (start, error) = match rejection.proof_error {
-                Some(error) => (&self.dpop_challenge_start, error),
-                None => (&self.challenge_start, error),
+            let challenge = |start: &str, error: &str| {
+                let reason = &rejection.reason;
+                format!("{start}, error=\"{error}\", error_description=\"{reason}\"")
             };
-            let reason = &rejection.reason;
-            let mut value = format!("{start}, error=\"{error}\", error_description=\"{reason}\"");
-            if rejection.proof_error.is_some() {
-                value = dpop::with_algorithms(&value);
-            }
+            let value = match rejection.proof_error {
+                Some(error) => dpop::with_algorithms(&challenge(&self.dpop_challenge_start, error)),
+                None => challenge(&self.challenge_start, error),
+            };
             let value = HeaderValue::try_from(value).unwrap_or_else(|_| self.challenge.clone());
             decision.response_headers.push((WWW_AUTHENTICATE, value));
         }
@@ -457,7 +456,7 @@ fn read_single<'a>(
     Ok(Some(text.trim()))
 }
 
-fn encode_hex(bytes: &[u8]) -> String {
+pub(crate) fn encode_hex(bytes: &[u8]) -> String {
     use std::fmt::Write as _;
     bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
         let _ = write!(text, "{byte:02x}");

@@ -1,8 +1,3 @@
-use std::{
-    pin::pin,
-    task::{Context, Poll, Waker},
-};
-
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use http::{HeaderMap, HeaderValue, StatusCode, header::AUTHORIZATION, header::WWW_AUTHENTICATE};
 use serde_json::{Value, json};
@@ -14,6 +9,7 @@ use crate::{
     identity::{
         Refusal,
         test_issuer::{ISSUER, Issuer, claims},
+        tests,
     },
     outside::Outside,
 };
@@ -35,14 +31,7 @@ fn check(
     identities: &Identities,
     request: &RequestContext<'_>,
 ) -> (Result<String, &'static str>, Decision) {
-    let mut decision = Decision::default();
-    let verdict = {
-        let future = pin!(identities.check(request, &mut decision));
-        match future.poll(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(verdict) => verdict,
-            Poll::Pending => panic!("nothing to wait for"),
-        }
-    };
+    let (verdict, decision) = tests::check(identities, request);
     let who = verdict.map_err(|denial| {
         assert_eq!(denial.status, StatusCode::UNAUTHORIZED);
         denial.code

@@ -16,7 +16,7 @@ fn build(config: Value) -> Result<Identities, Refusal> {
     Identities::build(&serde_json::from_value(config).unwrap(), &Outside::default())
 }
 
-fn check(identities: &Identities, request: &RequestContext<'_>) -> (Verdict, Decision) {
+pub(super) fn check(identities: &Identities, request: &RequestContext<'_>) -> (Verdict, Decision) {
     let mut decision = Decision::default();
     let verdict = {
         let future = pin!(identities.check(request, &mut decision));

@@ -14,6 +14,7 @@ use base64::{
 use regorus::Value;
 
 use super::keys::{Algorithm, Key, read_keys};
+use crate::identity::encode_hex;
 
 /// Key sets kept parsed; a policy verifies with few.
 const MOST_KEY_SETS: usize = 100;
@@ -107,8 +108,7 @@ fn decode(text: &str, depth: usize) -> Option<Value> {
         return if depth < DEEPEST_NESTING { decode(inner, depth + 1) } else { None };
     }
     let payload = read_object(&payload)?;
-    let signature: String =
-        decode_base64(token.signature)?.iter().map(|byte| format!("{byte:02x}")).collect();
+    let signature = encode_hex(&decode_base64(token.signature)?);
     Some(Value::from(vec![token.header, payload, Value::from(signature)]))
 }
 

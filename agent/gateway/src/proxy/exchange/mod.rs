@@ -36,7 +36,7 @@ struct Plan {
     policies: Policies,
     /// `None` for a redirect, or where no backend has a weight.
     pool: Option<Rc<Pool>>,
-    /// What the route matched by, where traces are on.
+    /// What the route matched by, where a span is to tell.
     pattern: Option<Arc<str>>,
     /// Of the pool's upstream, where the policies have one.
     breaker: Option<Arc<Breaker>>,
@@ -80,7 +80,8 @@ impl Worker {
             );
             return Answer::of_problem(problem, record);
         }
-        let plan = match self.plan(&view, origin, &request) {
+        let is_sampled = record.trace.as_ref().is_some_and(|trace| trace.context.is_sampled);
+        let plan = match self.plan(&view, origin, &request, is_sampled) {
             Ok(plan) => plan,
             Err(own) => return answer_own(own, record),
         };
@@ -161,7 +162,13 @@ impl Worker {
         answer
     }
 
-    fn plan(&self, view: &View, origin: &Origin, request: &Request) -> Result<Plan, Own> {
+    fn plan(
+        &self,
+        view: &View,
+        origin: &Origin,
+        request: &Request,
+        is_sampled: bool,
+    ) -> Result<Plan, Own> {
         if let Some(fixed) = &origin.fixed {
             let policies = match fixed.policies.as_deref() {
                 None => Policies::None,
@@ -188,11 +195,10 @@ impl Worker {
             method: &request.method,
             headers: &request.headers,
         };
-        let is_traced = self.shared.telemetry.tracer.is_some();
         let mut pattern = None;
         let (route, prefix) = match routes.find(&asked) {
             Some(chosen) => {
-                pattern = is_traced.then(|| chosen.pattern(asked.path).into());
+                pattern = is_sampled.then(|| chosen.pattern(asked.path).into());
                 (chosen.route, chosen.prefix)
             }
             None => {
