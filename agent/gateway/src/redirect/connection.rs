@@ -11,10 +11,10 @@ use tokio::{io, net::TcpStream, sync::watch};
 
 use super::{
     detect::{Look, Protocol},
-    dial::{DialError, Dialed, dial, dial_out},
+    dial::{DialError, Dialed, Next, dial, dial_out},
     enforcement::{Begun, Enforcer},
     programs::Peers,
-    relay::{End, relay, reset, write_all},
+    relay::{End, read_what_came, relay, reset, write_all},
     workload::{Counts, Direction, Phase, Workload},
 };
 
@@ -86,7 +86,26 @@ async fn carry(
     to: SocketAddr,
 ) {
     let counts = workload.counts_of(direction);
-    let application = match connect(workload, direction, peers, from, to).await {
+    let policies_for = |protocol, is_server_first: bool| match protocol {
+        Protocol::Http1 | Protocol::Http2 if !is_server_first => {
+            enforcer.policies_of(workload, direction)
+        }
+        _ => None,
+    };
+    let mut look = Look::default();
+    let mut first = Vec::new();
+    let Ok(at_once) = look_at_once(client, &mut look, &mut first) else {
+        reset(client);
+        Counts::add(&counts.broken);
+        return;
+    };
+    let at_once = at_once.map(|protocol| (protocol, policies_for(protocol, false)));
+    let next = match &at_once {
+        None => Next::Unknown,
+        Some((_, Some(_))) => Next::Soon,
+        Some((_, None)) => Next::Now(&first),
+    };
+    let application = match connect(workload, direction, peers, (from, to), next).await {
         Ok(dialed) => dialed,
         Err(error) => {
             tracing::debug!(workload = workload.spec.name, %to, %error, "not reachable");
@@ -95,9 +114,17 @@ async fn carry(
             return;
         }
     };
-    let mut first = Vec::new();
-    let end = match look(client, &application, &mut first).await {
-        Ok(Looked { protocol, is_server_first, rest }) => {
+    let looked = match at_once {
+        Some((protocol, policies)) => {
+            Ok((Looked { protocol, is_server_first: false, rest: None }, policies))
+        }
+        None => look_on(client, &application, look, &mut first).await.map(|looked| {
+            let policies = policies_for(looked.protocol, looked.is_server_first);
+            (looked, policies)
+        }),
+    };
+    let end = match looked {
+        Ok((Looked { protocol, is_server_first, rest }, policies)) => {
             Counts::add(match protocol {
                 Protocol::Http1 => &counts.http1,
                 Protocol::Http2 => &counts.http2,
@@ -107,12 +134,6 @@ async fn carry(
             if is_server_first {
                 Counts::add(&counts.server_first);
             }
-            let policies = match protocol {
-                Protocol::Http1 | Protocol::Http2 if !is_server_first => {
-                    enforcer.policies_of(workload, direction)
-                }
-                _ => None,
-            };
             if let Some(policies) = policies {
                 let client = Rc::clone(client);
                 let begun = Begun {
@@ -126,10 +147,15 @@ async fn carry(
                     direction,
                     peers,
                 };
-                return enforcer.serve(begun, policies).await;
+                // Apart, so that connections that only pass do not have room for it.
+                return Box::pin(enforcer.serve(begun, policies)).await;
             }
-            match write_all(&application.stream, &first).await {
-                Ok(()) => relay(client, &application.stream, rest).await,
+            let unsent = first.get(application.sent..).unwrap_or_default();
+            match write_all(&application.stream, unsent).await {
+                Ok(()) => {
+                    drop(first);
+                    relay(client, &application.stream, rest).await
+                }
                 Err(_) => {
                     reset(client);
                     End::Broken
@@ -160,12 +186,12 @@ pub(super) async fn connect(
     workload: &Workload,
     direction: Direction,
     peers: &Peers,
-    from: SocketAddr,
-    to: SocketAddr,
+    (from, to): (SocketAddr, SocketAddr),
+    next: Next<'_>,
 ) -> Result<Dialed, DialError> {
     let namespace = &workload.place.namespace;
     match direction {
-        Direction::Inbound => dial(namespace, workload.netns, peers, from, to).await,
+        Direction::Inbound => dial(namespace, workload.netns, peers, (from, to), next).await,
         Direction::Outbound => dial_out(namespace, to).await,
     }
 }
@@ -177,9 +203,26 @@ struct Looked {
     rest: Option<Look>,
 }
 
+/// Most clients have begun to speak by the time that they are accepted, and that decides.
+fn look_at_once(
+    client: &TcpStream,
+    look: &mut Look,
+    first: &mut Vec<u8>,
+) -> io::Result<Option<Protocol>> {
+    let Some(came) = read_what_came(client, READ)? else { return Ok(None) };
+    *first = came;
+    // One that has nothing to say, and has said so, says nothing more.
+    let is_over = first.is_empty().then_some(Protocol::Other);
+    Ok(is_over.or_else(|| look.see(first)))
+}
+
 /// Reads until it is clear what the client speaks; what was read is in `first`.
-async fn look(client: &TcpStream, application: &Dialed, first: &mut Vec<u8>) -> io::Result<Looked> {
-    let mut look = Look::default();
+async fn look_on(
+    client: &TcpStream,
+    application: &Dialed,
+    mut look: Look,
+    first: &mut Vec<u8>,
+) -> io::Result<Looked> {
     let patience = tokio::time::sleep(PATIENCE);
     tokio::pin!(patience);
     let mut has_application_spoken = false;

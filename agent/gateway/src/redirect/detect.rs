@@ -54,6 +54,13 @@ impl Look {
     /// Adds what was read. The answer does not depend on how the stream was cut into reads.
     pub fn see(&mut self, bytes: &[u8]) -> Option<Protocol> {
         if self.decided.is_none() {
+            if self.seen.is_empty() && bytes.len() <= LOOK_BYTES {
+                // Most clients' first read is enough, and nothing of it needs to be kept.
+                self.decided = decide(bytes);
+                if self.decided.is_some() {
+                    return self.decided;
+                }
+            }
             let room = LOOK_BYTES.saturating_sub(self.seen.len()).min(bytes.len());
             self.seen.extend_from_slice(bytes.get(..room).unwrap_or_default());
             self.decided = match decide(&self.seen) {

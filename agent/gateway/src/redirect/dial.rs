@@ -24,7 +24,20 @@ const ATTEMPTS: u32 = 16;
 /// Connected; to an application, which is told of the client for as long as this lives.
 pub struct Dialed {
     pub stream: TcpStream,
+    /// How much of [`Next::Now`] has gone already.
+    pub sent: usize,
     _introduction: Option<Introduction>,
+}
+
+/// What follows once the application is connected.
+#[derive(Clone, Copy, Debug)]
+pub enum Next<'a> {
+    /// Perhaps nothing: the application may be the first to speak.
+    Unknown,
+    /// Bytes, once it has been decided what to make of them.
+    Soon,
+    /// These.
+    Now(&'a [u8]),
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -42,15 +55,15 @@ pub async fn dial(
     namespace: &Namespace,
     netns: u64,
     peers: &Peers,
-    client: SocketAddr,
-    application: SocketAddr,
+    (client, application): (SocketAddr, SocketAddr),
+    next: Next<'_>,
 ) -> Result<Dialed, DialError> {
     let ip = source_for(client.ip(), application.ip());
     for attempt in 0..ATTEMPTS {
         // The client's port first: the client's own kernel has made it unique.
         let port = if attempt == 0 { client.port() } else { next_port() };
         let from = SocketAddr::new(ip, port);
-        let socket = match namespace.enter(|| bound_to(from))? {
+        let socket = match namespace.enter(|| new_socket(from))?.and_then(|s| bind(s, from, next)) {
             Ok(socket) => socket,
             Err(e) if is_taken(&e) => continue,
             Err(e) => return Err(e.into()),
@@ -59,10 +72,10 @@ pub async fn dial(
         let Some(introduction) = peers.introduce(netns, from, application, client)? else {
             continue;
         };
-        let socket = TcpSocket::from_std_stream(socket.into());
-        let connecting = tokio::time::timeout(TIMEOUT, socket.connect(application));
-        match connecting.await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
-            Ok(stream) => return Ok(Dialed { stream, _introduction: Some(introduction) }),
+        match connect(socket, application, next).await {
+            Ok((stream, sent)) => {
+                return Ok(Dialed { stream, sent, _introduction: Some(introduction) });
+            }
             Err(e) if is_taken(&e) => {}
             Err(e) => return Err(e.into()),
         }
@@ -80,7 +93,39 @@ pub async fn dial_out(namespace: &Namespace, to: SocketAddr) -> Result<Dialed, D
     let socket = TcpSocket::from_std_stream(socket.into());
     // The kernel gives up by itself, as it would for the workload.
     let stream = socket.connect(to).await?;
-    Ok(Dialed { stream, _introduction: None })
+    Ok(Dialed { stream, sent: 0, _introduction: None })
+}
+
+/// Gives also how much of what is next was sent.
+///
+/// Over loopback the kernel has shaken hands by the time that `connect` returns, although it says
+/// `EINPROGRESS`: what is to be sent can be sent then, and that it was says that there is a
+/// connection.
+async fn connect(
+    socket: Socket,
+    application: SocketAddr,
+    next: Next<'_>,
+) -> io::Result<(TcpStream, usize)> {
+    match socket.connect(&application.into()) {
+        Err(e) if e.raw_os_error() == Some(libc::EINPROGRESS) => {}
+        other => other?,
+    }
+    let sent = match next {
+        Next::Now(bytes) if !bytes.is_empty() => match socket.send(bytes) {
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => None,
+            sent => Some(sent?),
+        },
+        _ => None,
+    };
+    let stream = TcpStream::from_std(socket.into())?;
+    if sent.is_none() {
+        let connected = tokio::time::timeout(TIMEOUT, stream.writable());
+        connected.await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?;
+        if let Some(error) = stream.take_error()? {
+            return Err(error);
+        }
+    }
+    Ok((stream, sent.unwrap_or_default()))
 }
 
 /// A loopback address: `steer` lets it pass, and a port that was just in use can be used again
@@ -111,11 +156,15 @@ fn new_socket(for_family_of: SocketAddr) -> io::Result<Socket> {
     Socket::new_raw(Domain::for_address(for_family_of), kind, Some(Protocol::TCP))
 }
 
-fn bound_to(from: SocketAddr) -> io::Result<Socket> {
-    let socket = new_socket(from)?;
+fn bind(socket: Socket, from: SocketAddr, next: Next<'_>) -> io::Result<Socket> {
     // Several connections may have one port, as long as they go to different ones.
     socket.set_reuse_address(true)?;
     socket.set_tcp_nodelay(true)?;
+    if !matches!(next, Next::Unknown) {
+        // The handshake's last segment waits for the first bytes and goes with them (a fifth of a
+        // second at most, `tcp_rcv_synsent_state_process`): the application, too, is woken once.
+        socket.set_tcp_quickack(false)?;
+    }
     socket.bind(&from.into())?;
     Ok(socket)
 }

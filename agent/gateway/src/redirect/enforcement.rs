@@ -28,7 +28,7 @@ use tokio::{
 use super::{
     connection::connect,
     detect::Protocol,
-    dial::Dialed,
+    dial::{Dialed, Next},
     metrics::Metrics,
     programs::Peers,
     workload::{Counts, Direction, Workload},
@@ -218,7 +218,7 @@ impl Connect for Dialer {
                 return Ok(Stream::Other(Box::new(first)));
             }
             let Self { workload, direction, peers, from, to, .. } = self;
-            let dialed = connect(workload, *direction, peers, *from, *to).await;
+            let dialed = connect(workload, *direction, peers, (*from, *to), Next::Soon).await;
             let dialed = dialed.map_err(io::Error::other)?;
             Ok(Stream::Other(Box::new(dialed)))
         })
