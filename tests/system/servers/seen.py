@@ -2,6 +2,8 @@
 
 GET  /close         ends the connection after the answer
 GET  /slow?ms=N     takes its time
+     /fail?status=N answers with that, and with what nobody should see
+     /drop          ends the connection without an answer
 GET  Upgrade: NAME  switches protocols if NAME is `websocket` or `mirror`, then sends bytes back
 """
 
@@ -42,6 +44,11 @@ class Seen(BaseHTTPRequestHandler):
             digest.update(part)
         if url.path == "/slow":
             time.sleep(int(parse_qs(url.query)["ms"][0]) / 1000)
+        if url.path == "/drop":
+            self.close_connection = True
+            return
+        if url.path == "/fail":
+            return self.fail(int(parse_qs(url.query)["status"][0]))
         seen = {
             "method": self.command,
             "target": self.path,
@@ -58,6 +65,15 @@ class Seen(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(answer)
         self.close_connection |= url.path == "/close"
+
+    def fail(self, status):
+        answer = b'{"error":"no row for ann@example.com","password":"s3cr3t","code":42}'
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Set-Cookie", "sid=s3cr3t")
+        self.send_header("Content-Length", str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer)
 
     def mirror(self, protocol):
         self.send_response(101)

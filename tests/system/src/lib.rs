@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod collector;
 pub mod decisions;
 pub mod jwks_server;
 pub mod keycloak;

@@ -53,6 +53,8 @@ pub struct Admin {
     pub gate: Gate,
     mode: &'static str,
     served: Option<Served>,
+    /// In every mode, since requests may be steered in every mode.
+    snapshots: Option<Arc<Snapshots>>,
     started: Instant,
 }
 
@@ -61,20 +63,24 @@ pub struct Admin {
 pub struct Served {
     pub live: Arc<LiveCatalog>,
     pub enforcement: Arc<Enforcement>,
-    pub snapshots: Option<Arc<Snapshots>>,
     /// Of APIs that name none.
     pub tenant: String,
 }
 
 impl Admin {
-    pub fn new(mode: &'static str, token: Option<AdminToken>, served: Option<Served>) -> Arc<Self> {
+    pub fn new(
+        mode: &'static str,
+        token: Option<AdminToken>,
+        served: Option<Served>,
+        snapshots: Option<Arc<Snapshots>>,
+    ) -> Arc<Self> {
         if token.as_ref().is_some_and(AdminToken::is_short) {
             tracing::warn!(
                 "the admin API's token is short enough to be guessed: use 32 random characters, \
                  such as those of `openssl rand -hex 16`"
             );
         }
-        Arc::new(Self { gate: Gate::new(token), mode, served, started: Instant::now() })
+        Arc::new(Self { gate: Gate::new(token), mode, served, snapshots, started: Instant::now() })
     }
 
     /// Whether the path is of the admin API. No other spelling of it is.
@@ -132,10 +138,13 @@ impl Admin {
             only(&method, &Method::GET, "GET, HEAD")?;
             return Ok(json_answer(StatusCode::OK, &self.health()));
         }
-        let served = self
-            .served
-            .as_ref()
-            .ok_or_else(|| not_found(format!("{} mode has only /admin/health", self.mode)))?;
+        if let ["snapshots", rest @ ..] = &segments[..] {
+            let query = head.uri.query().unwrap_or_default();
+            return snapshots::answer(self.snapshots.as_deref(), &method, rest, query);
+        }
+        let served = self.served.as_ref().ok_or_else(|| {
+            not_found(format!("{} mode has only /admin/health and /admin/snapshots", self.mode))
+        })?;
         match segments[..] {
             ["apis" | "policies", ref rest @ ..] => {
                 if self.mode != "proxy" {
@@ -153,10 +162,6 @@ impl Admin {
             ["mtls", ref rest @ ..] => credentials::answer_mtls(served, &method, rest),
             ["quotas", ref rest @ ..] => {
                 quotas::answer(served, &method, rest, head.uri.query().unwrap_or_default()).await
-            }
-            ["snapshots", ref rest @ ..] => {
-                let query = head.uri.query().unwrap_or_default();
-                snapshots::answer(served.snapshots.as_deref(), &method, rest, query)
             }
             ["routes", "reload"] => {
                 only(&method, &Method::POST, "POST")?;

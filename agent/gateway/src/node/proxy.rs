@@ -46,11 +46,15 @@ pub(super) async fn run(config: Config, settings: ProxySettings) -> Result<(), N
     let served = Served {
         live: Arc::clone(&live),
         enforcement: Arc::clone(&enforcement),
-        snapshots: telemetry.snapshots.clone(),
         tenant: config.tenant.clone(),
     };
     let state = Arc::new(State {
-        admin: Admin::new("proxy", config.admin_token.clone(), Some(served)),
+        admin: Admin::new(
+            "proxy",
+            config.admin_token.clone(),
+            Some(served),
+            telemetry.snapshots.clone(),
+        ),
         live: Arc::clone(&live),
         enforcement: Arc::clone(&enforcement),
         registry: Arc::clone(&registry),
@@ -73,6 +77,7 @@ pub(super) async fn run(config: Config, settings: ProxySettings) -> Result<(), N
     let steered = redirect::Shared {
         live: Some(Arc::clone(&live)),
         access_log: Some(Arc::clone(&state.access_log)),
+        telemetry: telemetry.clone(),
         metrics: Arc::clone(&state.steering),
         capture: None,
     };
@@ -138,8 +143,9 @@ pub(super) async fn run(config: Config, settings: ProxySettings) -> Result<(), N
     stop.send_replace(true);
     let _ = tokio::time::timeout(Duration::from_secs(3), api).await;
     let _ = tokio::task::spawn_blocking(move || workers.join()).await;
-    telemetry.stop().await;
     redirect::stop(redirect).await;
+    // What it drained has spans too.
+    telemetry.stop().await;
     let _ = tokio::task::spawn_blocking(move || enforcement.quotas.stop()).await;
     ended
 }

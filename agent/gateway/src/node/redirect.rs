@@ -10,7 +10,7 @@ use crate::{
     config::{Config, Mode},
     enforcement::Enforcement,
     redirect::{self, Capture, Metrics, Parts, Redirect, RedirectConfig},
-    telemetry::access_log::AccessLog,
+    telemetry::{Telemetry, access_log::AccessLog},
 };
 
 /// What the mode shares with it.
@@ -18,6 +18,7 @@ pub(super) struct Shared {
     /// `None`: the mode has none, and one is made.
     pub live: Option<Arc<LiveCatalog>>,
     pub access_log: Option<Arc<AccessLog>>,
+    pub telemetry: Telemetry,
     pub metrics: Arc<Metrics>,
     pub capture: Option<Arc<dyn Capture>>,
 }
@@ -42,6 +43,7 @@ pub(super) async fn start(config: &Config, shared: Shared) -> Result<Option<Redi
         enforcement: redirect::Enforcement {
             live,
             access_log,
+            telemetry: shared.telemetry,
             has_default_of_settings: !matches!(config.mode, Mode::Sidecar(_)),
         },
         tenant: config.tenant.as_str().into(),

@@ -15,7 +15,7 @@ use tokio::{
     sync::watch,
 };
 
-use super::{NodeError, redirect, steered_capture::SteeredCapture};
+use super::{NodeError, redirect, steered_capture::SteeredCapture, telemetry};
 use crate::{
     admin::Admin,
     capture::{
@@ -37,7 +37,7 @@ use crate::{
         routes,
     },
     store::{Store, secret},
-    telemetry::policy_metrics,
+    telemetry::{Telemetry, policy_metrics},
 };
 
 /// What was chosen to capture with.
@@ -83,9 +83,15 @@ pub(super) async fn run(config: Config, settings: ShadowSettings) -> Result<(), 
         keeper,
     )?;
     let steering = Arc::<Metrics>::default();
+    // Of steered requests: what is only watched leaves neither spans nor snapshots.
+    let telemetry = match &config.redirect {
+        Some(_) => telemetry::start(&config)?,
+        None => Telemetry::default(),
+    };
     let steered = redirect::Shared {
         live: None,
         access_log: None,
+        telemetry: telemetry.clone(),
         metrics: Arc::clone(&steering),
         capture: chosen.beside,
     };
@@ -98,10 +104,14 @@ pub(super) async fn run(config: Config, settings: ShadowSettings) -> Result<(), 
             window: (!is_file).then_some(settings.analysis_window),
             capture: chosen.method.to_string(),
             sources: chosen.description,
-            more_metrics: Box::new(move || {
-                let mut text = steering.render();
-                policy_metrics::decisions(&mut text, &steering.policies());
-                text
+            more_metrics: Box::new({
+                let telemetry = telemetry.clone();
+                move || {
+                    let mut text = steering.render();
+                    policy_metrics::decisions(&mut text, &steering.policies());
+                    telemetry.render(&mut text);
+                    text
+                }
             }),
         },
         handle.clone(),
@@ -113,7 +123,8 @@ pub(super) async fn run(config: Config, settings: ShadowSettings) -> Result<(), 
     let (stop, stopping) = watch::channel(false);
     let api = {
         let shadow = Arc::clone(&shadow);
-        let admin = Admin::new("shadow", config.admin_token.clone(), None);
+        let snapshots = telemetry.snapshots.clone();
+        let admin = Admin::new("shadow", config.admin_token.clone(), None, snapshots);
         tokio::spawn(http::serve(listener, stopping, move |call: http::Call| {
             let (shadow, admin) = (Arc::clone(&shadow), Arc::clone(&admin));
             async move {
@@ -164,6 +175,7 @@ pub(super) async fn run(config: Config, settings: ShadowSettings) -> Result<(), 
     }
     let _ = api.await;
     redirect::stop(redirect).await;
+    telemetry.stop().await;
     let finished = Arc::clone(&shadow);
     let is_interactive = settings.summary;
     let written = tokio::task::spawn_blocking(move || write_last(&finished, is_interactive)).await;

@@ -50,7 +50,6 @@ pub(super) async fn run(config: Config, settings: SidecarSettings) -> Result<(),
     let served = Served {
         live: Arc::clone(&live),
         enforcement: Arc::clone(&enforcement),
-        snapshots: telemetry.snapshots.clone(),
         tenant: config.tenant.clone(),
     };
     let own = Arc::new(OwnRoutes {
@@ -60,11 +59,17 @@ pub(super) async fn run(config: Config, settings: SidecarSettings) -> Result<(),
         drain: watcher.clone(),
         steering: Arc::clone(&steering),
         telemetry: telemetry.clone(),
-        admin: Admin::new("sidecar", config.admin_token.clone(), Some(served)),
+        admin: Admin::new(
+            "sidecar",
+            config.admin_token.clone(),
+            Some(served),
+            telemetry.snapshots.clone(),
+        ),
     });
     let steered = redirect::Shared {
         live: Some(Arc::clone(&live)),
         access_log: None,
+        telemetry: telemetry.clone(),
         metrics: steering,
         capture: None,
     };
@@ -92,8 +97,9 @@ pub(super) async fn run(config: Config, settings: SidecarSettings) -> Result<(),
         tracing::warn!("stopped while questions were under way");
     }
     let _ = tokio::task::spawn_blocking(move || workers.join()).await;
-    telemetry.stop().await;
     redirect::stop(redirect).await;
+    // What it drained has spans too.
+    telemetry.stop().await;
     let _ = tokio::task::spawn_blocking(move || enforcement.quotas.stop()).await;
     ended
 }

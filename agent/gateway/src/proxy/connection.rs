@@ -1,11 +1,16 @@
 //! One accepted connection: who is at its other end, and which protocol it speaks.
 
-use std::{future::poll_fn, io, net::SocketAddr, pin::pin, rc::Rc, sync::Arc, task::Poll};
+use std::{
+    future::poll_fn, io, net::SocketAddr, pin::pin, rc::Rc, sync::Arc, task::Poll, time::Duration,
+};
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderValue, StatusCode};
+use http::{HeaderValue, Method, StatusCode};
 use stoa_policy::context::{ClientCertificate, Door};
-use tokio::{net::TcpStream, time::timeout};
+use tokio::{
+    net::TcpStream,
+    time::{Instant, timeout},
+};
 use tokio_rustls::TlsAcceptor;
 
 use super::{
@@ -22,7 +27,7 @@ use crate::{
 };
 
 /// TLS, and the first bytes of a request, have this long.
-const HANDSHAKE_WITHIN: std::time::Duration = std::time::Duration::from_secs(10);
+const HANDSHAKE_WITHIN: Duration = Duration::from_secs(10);
 const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// Where a connection comes from, and where it goes if no route decides that.
@@ -48,8 +53,10 @@ pub struct Fixed {
     pub tenant: Arc<str>,
     /// A policy set by name; each request finds it in the configuration of its time.
     pub policies: Option<Arc<str>>,
-    /// For policies, metrics and logs.
+    /// For policies, metrics, logs and spans: the workload's name.
     pub route: Arc<str>,
+    /// The workload is the client, not the server.
+    pub is_outgoing: bool,
     pub timeouts: Timeouts,
     pub overseer: Rc<dyn Overseer>,
     /// Of the workload: it is told to leave while the agent goes on.
@@ -63,6 +70,9 @@ pub trait Overseer {
 
     /// What a request was answered; told when the answer's head is known.
     fn note(&self, record: &Record, status: StatusCode);
+
+    /// How long an answer took that has gone, or was cut off.
+    fn count(&self, status: StatusCode, took: Duration);
 }
 
 impl Origin {
@@ -90,6 +100,16 @@ impl Origin {
     /// end goes on.
     pub fn is_unseen(&self) -> bool {
         self.door == Door::Redirect
+    }
+
+    /// What is known of a request before it is read.
+    pub fn record(&self, started: Instant, method: &Method) -> Record {
+        let mut record = Record::new(started, method);
+        if let Some(fixed) = &self.fixed {
+            record.route = Some(Arc::clone(&fixed.route));
+            record.tenant = Some(Arc::clone(&fixed.tenant));
+        }
+        record
     }
 
     pub fn note(&self, record: &Record, status: StatusCode) {

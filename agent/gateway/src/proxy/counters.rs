@@ -35,12 +35,21 @@ pub struct RouteCounters {
 
 impl RouteCounters {
     pub fn count(&self, status: StatusCode, took: Duration) {
-        let class = usize::from(status.as_u16() / 100).clamp(1, 5) - 1;
-        self.classes[class].add(1);
+        self.classes[class_of(status)].add(1);
         let microseconds = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         self.microseconds.add(microseconds);
-        self.buckets[BUCKETS.partition_point(|bound| *bound < microseconds)].add(1);
+        self.buckets[bucket_of(microseconds)].add(1);
     }
+}
+
+/// Below 5.
+pub fn class_of(status: StatusCode) -> usize {
+    usize::from(status.as_u16() / 100).clamp(1, 5) - 1
+}
+
+/// At most the number of bounds.
+pub fn bucket_of(microseconds: u64) -> usize {
+    BUCKETS.partition_point(|bound| *bound < microseconds)
 }
 
 /// Of one worker.

@@ -59,7 +59,7 @@ pub async fn serve(worker: Rc<Worker>, origin: Origin, stream: Stream, read: Byt
         let worker = Rc::clone(&worker);
         service_fn(move |request| {
             let (worker, origin) = (Rc::clone(&worker), Rc::clone(&origin));
-            async move { Ok::<_, Infallible>(answer(worker, &origin, request).await) }
+            async move { Ok::<_, Infallible>(answer(worker, origin, request).await) }
         })
     };
     let connection = hyper::server::conn::http2::Builder::new(Local)
@@ -83,7 +83,7 @@ pub async fn serve(worker: Rc<Worker>, origin: Origin, stream: Stream, read: Byt
 
 async fn answer(
     worker: Rc<Worker>,
-    origin: &Origin,
+    origin: Rc<Origin>,
     request: http::Request<Incoming>,
 ) -> Response<Recorded> {
     let started = Instant::now();
@@ -101,7 +101,7 @@ async fn answer(
             // hyper cannot send interim responses in HTTP/2.
             let mut interim = |_: &mut Context<'_>, _: StatusCode, _: &HeaderMap| {};
             let mut answer =
-                worker.answer(view, origin, request, started, &mut timer, &mut interim).await;
+                worker.answer(view, &origin, request, started, &mut timer, &mut interim).await;
             worker.observe_answer(&mut answer);
             origin.note(&answer.record, answer.status);
             answer
@@ -109,7 +109,7 @@ async fn answer(
         Err(error) => {
             worker.counters.refused_heads.add(1);
             let problem = Problem::new(error.status(), error.to_string());
-            Answer::of_problem(problem, Record::new(started, &method))
+            Answer::of_problem(problem, origin.record(started, &method))
         }
     };
     let Answer { status, headers, mut body, record, .. } = answer;
@@ -125,9 +125,10 @@ async fn answer(
         status,
         bytes: 0,
         is_whole: false,
-        idle: worker.response_idle(origin),
+        idle: worker.response_idle(&origin),
         timer: Timer::default(),
         worker,
+        origin,
     });
     *response.status_mut() = status;
     *response.headers_mut() = headers;
@@ -149,6 +150,7 @@ struct Recorded {
     idle: Option<Duration>,
     timer: Timer,
     worker: Rc<Worker>,
+    origin: Rc<Origin>,
 }
 
 impl HttpBody for Recorded {
@@ -193,7 +195,7 @@ impl HttpBody for Recorded {
 impl Drop for Recorded {
     fn drop(&mut self) {
         let is_whole = self.is_whole || self.body.is_empty();
-        self.worker.finish(&self.record, self.status, self.bytes, is_whole);
+        self.worker.finish(&self.origin, &self.record, self.status, self.bytes, is_whole);
     }
 }
 

@@ -148,26 +148,25 @@ impl Worker {
     }
 
     /// Counts and logs an answer that has gone, or was cut off.
-    pub fn finish(&self, record: &Record, status: StatusCode, bytes: u64, is_whole: bool) {
+    pub fn finish(
+        &self,
+        origin: &Origin,
+        record: &Record,
+        status: StatusCode,
+        bytes: u64,
+        is_whole: bool,
+    ) {
         let took = record.started.elapsed();
-        if let Some((_, index)) = &record.route
-            && let Some(route) = self.view.borrow().routes.get(*index)
-        {
-            route.count(status, took);
-        } else {
-            self.counters.unrouted.count(status, took);
+        match (&origin.fixed, &record.counters) {
+            (Some(fixed), _) => fixed.overseer.count(status, took),
+            (None, Some(route)) => route.count(status, took),
+            (None, None) => self.counters.unrouted.count(status, took),
         }
         if !is_whole {
             self.counters.cut_off.add(1);
         }
         self.shared.access_log.write(record, status, bytes, took, is_whole);
         self.tell(record, status, took, is_whole);
-    }
-
-    /// Those of the route that a request took.
-    pub fn route_counters(&self, record: &Record) -> Option<Arc<RouteCounters>> {
-        let (_, index) = record.route.as_ref()?;
-        self.view.borrow().routes.get(*index).cloned()
     }
 
     /// Looks after the pools until it is dropped.

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use super::{
     body::{Body, BodyError},
+    counters::RouteCounters,
     exchange::observing::Draft,
     forwarding,
     http1::{MOST_HEADERS, MOST_TARGET_BYTES, head::RequestHead},
@@ -51,7 +52,10 @@ pub struct Record {
     pub started: Instant,
     pub method: Method,
     pub path: String,
-    pub route: Option<(Arc<str>, usize)>,
+    /// Its name, or that of the workload.
+    pub route: Option<Arc<str>>,
+    /// Those of the route.
+    pub counters: Option<Arc<RouteCounters>>,
     pub tenant: Option<Arc<str>>,
     pub upstream: Option<Arc<str>>,
     pub identity: Option<Arc<str>>,
@@ -73,6 +77,7 @@ impl Record {
             method: method.clone(),
             path: String::new(),
             route: None,
+            counters: None,
             tenant: None,
             upstream: None,
             identity: None,
@@ -83,6 +88,12 @@ impl Record {
             draft: None,
             trace: None,
         }
+    }
+
+    /// It is counted and logged, and leaves neither span nor snapshot.
+    pub fn forget_observers(&mut self) {
+        self.draft = None;
+        self.trace = None;
     }
 }
 

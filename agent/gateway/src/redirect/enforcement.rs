@@ -1,8 +1,8 @@
 //! HTTP of steered connections, request by request through the policies.
 //!
 //! Each client's connection has one of its own to the application, made in the client's name. The
-//! application gets what the client sent: no field tells of the agent, and what only the patience
-//! of a gateway would end goes on.
+//! application gets what the client sent: no field tells of the agent, but for the parent of a
+//! trace where traces are on, and what only the patience of a gateway would end goes on.
 
 use std::{
     cell::Cell,
@@ -64,6 +64,7 @@ const TIMEOUTS: Timeouts = Timeouts { request: None, upstream: None, idle: None 
 pub struct Enforcement {
     pub live: Arc<LiveCatalog>,
     pub access_log: Arc<AccessLog>,
+    pub telemetry: Telemetry,
     /// The set `default` that flags and variables make is for workloads too. That of sidecar mode
     /// is not: it believes what another gateway states of its users.
     pub has_default_of_settings: bool,
@@ -102,7 +103,7 @@ impl Enforcer {
             live: Arc::clone(&enforcement.live),
             registry: Arc::clone(&metrics.requests),
             access_log: Arc::clone(&enforcement.access_log),
-            telemetry: Telemetry::default(),
+            telemetry: enforcement.telemetry.clone(),
             own_answers: Arc::new(|_| None),
             most_idle: 0,
         };
@@ -185,6 +186,7 @@ impl Enforcer {
             tenant: Arc::clone(&workload.tenant),
             policies: Some(policies),
             route: Arc::clone(&workload.name),
+            is_outgoing: direction == Direction::Outbound,
             timeouts: TIMEOUTS,
             overseer: Rc::new(oversight),
             drain: workload.drain.watch(),
@@ -278,6 +280,10 @@ impl Overseer for Oversight {
         {
             observed.capture.count_denied(&observed.service, policy, status);
         }
+    }
+
+    fn count(&self, status: StatusCode, took: Duration) {
+        self.workload.counts_of(self.direction).answers.count(status, took);
     }
 }
 

@@ -8,7 +8,10 @@ use std::{
 
 use stoa_common::redirect::{count, outbound};
 
-use crate::{proxy::counters::Registry, telemetry::policy_tally::PolicyTotals};
+use crate::{
+    proxy::counters::Registry,
+    telemetry::{policy_tally::PolicyTotals, proxy_metrics::durations},
+};
 
 use super::{
     programs::{KernelCounts, SocketCounts},
@@ -103,6 +106,24 @@ impl Metrics {
                 put(&mut text, REQUESTS, workload, &labels, value);
             }
         }
+        family(&mut text, ANSWERS, "counter", "Answers to those requests, by status class");
+        for (workload, direction, counts) in sides(&rows) {
+            let classes = counts.answers.read().into_iter().flat_map(|answers| answers.classes);
+            for (class, count) in ["1xx", "2xx", "3xx", "4xx", "5xx"].into_iter().zip(classes) {
+                if count > 0 {
+                    let labels = [("direction", direction), ("status", class)];
+                    put(&mut text, ANSWERS, workload, &labels, count);
+                }
+            }
+        }
+        family(&mut text, DURATION, "histogram", "From a request's head to the end of its answer");
+        for (workload, direction, counts) in sides(&rows) {
+            if let Some(answers) = counts.answers.read() {
+                let name = &workload.spec.name;
+                let labels = format!("workload=\"{name}\",direction=\"{direction}\"");
+                durations(&mut text, DURATION, &labels, &answers.buckets, answers.microseconds);
+            }
+        }
         family(&mut text, LOOKUPS, "counter", "New connections, by what the kernel side decided");
         for Row { workload, kernel, outbound, .. } in &rows {
             let inbound = VERDICTS.iter().map(|verdict| ("inbound", kernel, verdict));
@@ -132,6 +153,8 @@ impl Metrics {
 const OPEN: &str = "stoa_redirect_connections_open";
 const CONNECTIONS: &str = "stoa_redirect_connections_total";
 const REQUESTS: &str = "stoa_redirect_requests_total";
+const ANSWERS: &str = "stoa_redirect_answers_total";
+const DURATION: &str = "stoa_redirect_request_duration_seconds";
 const LOOKUPS: &str = "stoa_redirect_lookups_total";
 const LEFT_ALONE: &str = "stoa_redirect_sockets_left_alone_total";
 

@@ -15,6 +15,7 @@
 //! | an agent is started beside this one, with the same socket | it takes over; this one serves what is open, then ends |
 //! | the workload's cgroup goes | it is removed |
 
+mod answers;
 mod capture;
 mod connection;
 mod control;

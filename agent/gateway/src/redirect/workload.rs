@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use super::{
+    answers::Answers,
     capture::Observed,
     error::RedirectError,
     namespace::{Identity, Namespace},
@@ -280,6 +281,8 @@ macro_rules! counts {
         #[derive(Debug, Default)]
         pub struct Counts {
             $($(#[$doc])* pub $name: AtomicU64,)+
+            /// Of requests that went through policies.
+            pub answers: Answers,
         }
 
         impl Counts {

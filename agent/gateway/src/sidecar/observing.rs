@@ -64,6 +64,7 @@ fn span_of(trace: Active, format: Format, question: &Question, decided: &Decided
     }
     Span {
         context: trace.context,
+        kind: trace.kind,
         name: "authz".into(),
         ended: SystemTime::now(),
         took: decision.took,

@@ -31,18 +31,8 @@ pub fn render(
     let name = "stoa_proxy_request_duration_seconds";
     header(&mut text, name, "histogram", "From a request's head to the end of its answer");
     for (route, counters) in &totals.routes {
-        let route = escape(route);
-        let mut sum = 0;
-        for (bucket, count) in counters.buckets.iter().enumerate() {
-            sum += count;
-            let bound = BUCKETS
-                .get(bucket)
-                .map_or("+Inf".to_owned(), |microseconds| (*microseconds as f64 / 1e6).to_string());
-            let _ = writeln!(text, "{name}_bucket{{route=\"{route}\",le=\"{bound}\"}} {sum}");
-        }
-        let seconds = counters.microseconds as f64 / 1e6;
-        let _ = writeln!(text, "{name}_sum{{route=\"{route}\"}} {seconds}");
-        let _ = writeln!(text, "{name}_count{{route=\"{route}\"}} {sum}");
+        let labels = format!("route=\"{}\"", escape(route));
+        durations(&mut text, name, &labels, &counters.buckets, counters.microseconds);
     }
     websockets(&mut text, totals);
     let name = "stoa_proxy_failures_total";
@@ -106,6 +96,26 @@ pub fn render(
         let _ = writeln!(text, "{name} {value}");
     }
     text
+}
+
+/// The series of one histogram whose buckets are [`BUCKETS`].
+pub fn durations(
+    text: &mut String,
+    name: &str,
+    labels: &str,
+    buckets: &[u64; BUCKETS.len() + 1],
+    microseconds: u64,
+) {
+    let mut sum = 0;
+    for (bucket, count) in buckets.iter().enumerate() {
+        sum += count;
+        let bound = BUCKETS
+            .get(bucket)
+            .map_or("+Inf".to_owned(), |microseconds| (*microseconds as f64 / 1e6).to_string());
+        let _ = writeln!(text, "{name}_bucket{{{labels},le=\"{bound}\"}} {sum}");
+    }
+    let _ = writeln!(text, "{name}_sum{{{labels}}} {}", microseconds as f64 / 1e6);
+    let _ = writeln!(text, "{name}_count{{{labels}}} {sum}");
 }
 
 /// Of routes that have had any.

@@ -2,8 +2,8 @@
 
 use super::{Kind, Setting, one};
 
-const TRACES: &str = "Traces and metrics, of proxy and sidecar mode";
-const SNAPSHOTS: &str = "Error snapshots, of proxy and sidecar mode";
+const TRACES: &str = "Traces and metrics, of what is proxied, steered or decided";
+const SNAPSHOTS: &str = "Error snapshots, of what is proxied, steered or decided";
 
 pub const SETTINGS: &[Setting] = &[
     one(

@@ -45,6 +45,8 @@ struct Plan {
 #[derive(Clone, Copy)]
 enum Policies {
     None,
+    /// A probe: it passes without them, unchanged, and nobody is told of it.
+    Exempt,
     Set(SetId),
     /// Configured, but not in the configuration in force.
     Missing,
@@ -68,7 +70,7 @@ impl Worker {
         timer: &mut Timer,
         interim: &mut Interim<'_>,
     ) -> Answer {
-        let mut record = Record::new(started, &request.method);
+        let mut record = origin.record(started, &request.method);
         self.begin_observing(origin, &mut request, &mut record);
         if self.shared.access_log.is_enabled() {
             request.target.path().clone_into(&mut record.path);
@@ -86,7 +88,8 @@ impl Worker {
             Err(own) => return answer_own(own, record),
         };
         if let Some(route) = &plan.route {
-            record.route = Some((Arc::clone(&route.name), route.index));
+            record.route = Some(Arc::clone(&route.name));
+            record.counters = view.routes.get(route.index).cloned();
         }
         record.tenant = Some(Arc::clone(&plan.tenant));
         if let Some(trace) = &mut record.trace {
@@ -97,6 +100,7 @@ impl Worker {
         let mut decision = None;
         match plan.policies {
             Policies::None => {}
+            Policies::Exempt => record.forget_observers(),
             Policies::Missing => {
                 record.code = Some("policies_missing");
                 let detail = "the policies of this workload are not in the configuration";
@@ -172,7 +176,7 @@ impl Worker {
         if let Some(fixed) = &origin.fixed {
             let policies = match fixed.policies.as_deref() {
                 None => Policies::None,
-                Some(_) if fixed.overseer.is_exempt(request) => Policies::None,
+                Some(_) if fixed.overseer.is_exempt(request) => Policies::Exempt,
                 Some(name) => {
                     view.catalog.engine.find(name).map_or(Policies::Missing, Policies::Set)
                 }

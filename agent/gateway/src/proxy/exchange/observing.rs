@@ -44,6 +44,10 @@ impl Worker {
             let mut trace = tracer.begin(&request.headers, || self.random.next());
             trace.scheme = origin.scheme();
             trace.version = version_of(request.version);
+            if origin.fixed.as_ref().is_some_and(|fixed| fixed.is_outgoing) {
+                trace.kind = Kind::Client;
+                trace.server = origin.destination;
+            }
             record.trace = Some(Box::new(trace));
         }
         if let Some(snapshots) = &self.shared.telemetry.snapshots {
@@ -107,7 +111,7 @@ impl Worker {
                 request_body: draft.request_body.beginning(),
                 response_headers: draft.response_headers.clone(),
                 response_body: draft.response_body.beginning(),
-                route: record.route.as_ref().map(|(name, _)| name.clone()),
+                route: record.route.clone(),
                 tenant: record.tenant.clone(),
                 upstream: record.upstream.clone(),
                 code: record.code,
@@ -172,7 +176,7 @@ fn span_of(
     ];
     for (name, value) in [
         ("http.route", trace.route.as_ref()),
-        ("stoa.route", record.route.as_ref().map(|(name, _)| name)),
+        ("stoa.route", record.route.as_ref()),
         ("stoa.tenant", record.tenant.as_ref()),
         ("stoa.upstream", record.upstream.as_ref()),
     ] {
@@ -186,7 +190,15 @@ fn span_of(
     if record.retries > 0 {
         attributes.push(("http.request.resend_count", Attribute::Number(record.retries.into())));
     }
-    let is_error = status.is_server_error() || !is_whole;
+    if let Some(server) = trace.server {
+        let address = server.ip().to_canonical().to_string();
+        attributes.push(("server.address", Attribute::Text(address.into())));
+        attributes.push(("server.port", Attribute::Number(server.port().into())));
+    }
+    // What the client did wrong is no failure of a server's span, and is one of a client's.
+    let has_failed =
+        status.is_server_error() || (trace.kind == Kind::Client && status.is_client_error());
+    let is_error = has_failed || !is_whole;
     if is_error {
         let kind = match record.code {
             Some(code) => Attribute::Fixed(code),
@@ -205,8 +217,8 @@ fn span_of(
         None => method.into(),
     };
     let ended = SystemTime::now();
-    let (context, steps) = (trace.context, trace.steps.clone());
-    Span { context, name, ended, took, attributes, is_error, steps }
+    let (context, kind, steps) = (trace.context, trace.kind, trace.steps.clone());
+    Span { context, kind, name, ended, took, attributes, is_error, steps }
 }
 
 fn version_of(version: Version) -> &'static str {

@@ -29,7 +29,7 @@ use crate::{
         body::{Body, BodyError},
         connection::Origin,
         forwarding,
-        request::{Answer, Record, Request},
+        request::{Answer, Request},
         stream::{Outbox, Stream},
         timer::Timer,
         tunnel,
@@ -192,14 +192,14 @@ pub async fn serve(worker: &Rc<Worker>, origin: &Origin, stream: Stream, read: B
                 let Ok(connection) = Rc::try_unwrap(shared) else { return };
                 let Connection { stream, reader, .. } = connection.into_inner();
                 worker.counters.tunnels.add(1);
-                let counters = worker.route_counters(&record);
+                let counters = record.counters.clone();
                 let passed =
                     tunnel::run(stream, reader.buffer, *tunnel, counters, &mut timer).await;
-                worker.finish(&record, status, passed.down, true);
+                worker.finish(origin, &record, status, passed.down, true);
             }
             return;
         }
-        worker.finish(&record, status, written.bytes, written.is_whole);
+        worker.finish(origin, &record, status, written.bytes, written.is_whole);
         match written {
             Written { is_whole: false, .. } => return,
             Written { keeps_alive: true, .. } => {}
@@ -372,7 +372,7 @@ async fn refuse(
     detail: &str,
     timer: &mut Timer,
 ) {
-    let record = Record::new(Instant::now(), &Method::GET);
+    let record = origin.record(Instant::now(), &Method::GET);
     let answer = Answer::of_problem(Problem::new(status, detail), record);
     let framing = ResponseFraming {
         version: Version::HTTP_11,
@@ -384,7 +384,7 @@ async fn refuse(
     origin.note(&answer.record, status);
     let (headers, body, idle) = (answer.headers, answer.body, Some(IDLE));
     let written = write(worker, shared, status, headers, body, framing, idle, timer).await;
-    worker.finish(&answer.record, status, written.bytes, written.is_whole);
+    worker.finish(origin, &answer.record, status, written.bytes, written.is_whole);
     linger(shared, timer).await;
 }
 

@@ -1,6 +1,6 @@
 //! A request's span while it lasts.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use http::Method;
 use stoa_policy::decision::Decision;
@@ -15,6 +15,9 @@ pub struct Active {
     pub context: Context,
     /// What is the parent of the upstream's span: ours, or the one of the call.
     pub call: u64,
+    pub kind: Kind,
+    /// Where a call of a workload goes.
+    pub server: Option<SocketAddr>,
     pub scheme: &'static str,
     /// Of HTTP.
     pub version: &'static str,
@@ -28,6 +31,8 @@ impl Active {
         Self {
             context,
             call: context.span,
+            kind: Kind::Server,
+            server: None,
             scheme: "http",
             version: "1.1",
             route: None,

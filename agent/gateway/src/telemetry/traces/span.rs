@@ -17,6 +17,7 @@ use super::context::Context;
 #[derive(Clone, Debug)]
 pub struct Span {
     pub context: Context,
+    pub kind: Kind,
     pub name: Cow<'static, str>,
     pub ended: SystemTime,
     pub took: Duration,
@@ -41,7 +42,18 @@ pub struct Step {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     Internal,
+    Server,
     Client,
+}
+
+impl From<Kind> for SpanKind {
+    fn from(kind: Kind) -> Self {
+        match kind {
+            Kind::Internal => Self::Internal,
+            Kind::Server => Self::Server,
+            Kind::Client => Self::Client,
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,6 +68,7 @@ impl Span {
     pub(super) fn last() -> Self {
         Self {
             context: Context { trace: 0, span: 0, parent: None, is_sampled: false },
+            kind: Kind::Internal,
             name: Cow::Borrowed(""),
             ended: UNIX_EPOCH,
             took: Duration::ZERO,
@@ -77,16 +90,12 @@ impl Span {
         let span_id = self.context.span.to_be_bytes().to_vec();
         for step in self.steps {
             let start = started.saturating_add(nanoseconds(step.after));
-            let kind = match step.kind {
-                Kind::Internal => SpanKind::Internal,
-                Kind::Client => SpanKind::Client,
-            };
             out.push(Otlp {
                 trace_id: trace_id.clone(),
                 span_id: step.id.to_be_bytes().to_vec(),
                 parent_span_id: span_id.clone(),
                 name: step.name.to_owned(),
-                kind: kind.into(),
+                kind: SpanKind::from(step.kind).into(),
                 start_time_unix_nano: start,
                 end_time_unix_nano: start.saturating_add(nanoseconds(step.took)),
                 attributes: key_values(step.attributes),
@@ -100,7 +109,7 @@ impl Span {
             span_id,
             parent_span_id: self.context.parent.map_or_else(Vec::new, |id| id.to_be_bytes().into()),
             name: self.name.into_owned(),
-            kind: SpanKind::Server.into(),
+            kind: SpanKind::from(self.kind).into(),
             start_time_unix_nano: started,
             end_time_unix_nano: ended,
             attributes: key_values(self.attributes),
