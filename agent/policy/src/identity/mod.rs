@@ -273,7 +273,7 @@ impl Identities {
                 Err(rejection) => Some(rejection.clone()),
             };
             if let Some(rejection) = missing {
-                return Err(self.refuse(rejection, decision));
+                return Err(self.refuse(rejection, request, decision));
             }
         }
         for method in &self.methods {
@@ -281,7 +281,7 @@ impl Identities {
                 Ok(Some(known)) => {
                     // Whoever shows a token that is another's is not asked for anything else.
                     if let Err(rejection) = self.check_possession(&known, &certificate, request) {
-                        return Err(self.refuse(rejection, decision));
+                        return Err(self.refuse(rejection, request, decision));
                     }
                     known.tell(decision);
                     return Ok(());
@@ -295,7 +295,7 @@ impl Identities {
             }
         }
         match rejection {
-            Some(rejection) => Err(self.refuse(rejection, decision)),
+            Some(rejection) => Err(self.refuse(rejection, request, decision)),
             None if self.required => {
                 if !self.dpop.as_ref().is_some_and(Dpop::is_required) {
                     decision.response_headers.push((WWW_AUTHENTICATE, self.challenge.clone()));
@@ -323,9 +323,14 @@ impl Identities {
         }
     }
 
-    /// RFC 6750 section 3.
+    /// RFC 6750 section 3, and RFC 9449 section 7.1 for who came with that scheme or has to.
     #[cold]
-    fn refuse(&self, rejection: Rejection, decision: &mut Decision) -> Denial {
+    fn refuse(
+        &self,
+        rejection: Rejection,
+        request: &RequestContext<'_>,
+        decision: &mut Decision,
+    ) -> Denial {
         let error = match rejection.status {
             StatusCode::UNAUTHORIZED => Some("invalid_token"),
             StatusCode::BAD_REQUEST => Some("invalid_request"),
@@ -336,7 +341,10 @@ impl Identities {
                 let reason = &rejection.reason;
                 format!("{start}, error=\"{error}\", error_description=\"{reason}\"")
             };
-            let value = match rejection.proof_error {
+            let takes_proof =
+                |dpop: &Dpop| dpop.is_required() || matches!(dpop.token(request), Ok(Some(_)));
+            let has_proof = self.dpop.as_ref().is_some_and(takes_proof);
+            let value = match rejection.proof_error.or(has_proof.then_some(error)) {
                 Some(error) => dpop::with_algorithms(&challenge(&self.dpop_challenge_start, error)),
                 None => challenge(&self.challenge_start, error),
             };
