@@ -1,6 +1,11 @@
 //! The admin API of proxy and sidecar mode, asked by curl, with quotas that nodes share.
 
-use std::{net::SocketAddr, path::Path, process::Command};
+use std::{
+    net::SocketAddr,
+    path::Path,
+    process::Command,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
@@ -70,6 +75,83 @@ fn an_api_is_put_limited_and_taken_away_while_requests_go_on() -> Result<()> {
     let (status, _) = curl(proxy.address, &[], "health")?;
     ensure!(status == 404, "{status}");
     proxy.stop()
+}
+
+/// As they do while one takes over from the other.
+#[test]
+fn two_proxies_with_one_state_directory_add_to_one_list() -> Result<()> {
+    let dir = stage::directory("admin-shared")?;
+    let upstream = Upstream::start()?;
+    let start = |name: &str| Proxy::start(&dir, name, "", &[("STOA_ADMIN_API_TOKEN", TOKEN)]);
+    let (one, two) = (start("one")?, start("two")?);
+    let api = |id: &str| {
+        json!({"id": id, "name": id, "path_prefix": format!("/{id}"),
+               "backend_url": format!("http://{}", upstream.address)})
+    };
+    let serves = |proxy: &Proxy, path: &str| -> Result<()> {
+        let deadline = Instant::now() + sandbox::patience(Duration::from_secs(10));
+        while proxy.get(path)?.status != 200 {
+            ensure!(Instant::now() < deadline, "{path} is not served");
+            sandbox::pause(Duration::from_millis(50));
+        }
+        Ok(())
+    };
+    ensure!(post(one.metrics_address(), "apis", &api("orders"))?.0 == 201);
+    ensure!(post(two.metrics_address(), "apis", &api("carts"))?.0 == 201);
+    for (proxy, path) in [(&one, "/carts/1"), (&two, "/orders/1")] {
+        serves(proxy, path)?;
+    }
+    // At once, from both.
+    std::thread::scope(|scope| {
+        let adding: Vec<_> = [("a", &one), ("b", &two)]
+            .into_iter()
+            .map(|(name, proxy)| {
+                let (api, admin) = (&api, proxy.metrics_address());
+                scope.spawn(move || -> Result<()> {
+                    for n in 0..8 {
+                        ensure!(post(admin, "apis", &api(&format!("{name}{n}")))?.0 == 201);
+                    }
+                    Ok(())
+                })
+            })
+            .collect();
+        adding.into_iter().try_for_each(|thread| thread.join().expect("it panics not"))
+    })?;
+    serves(&one, "/b7/1")?;
+    serves(&two, "/a7/1")?;
+    let (_, listed) = curl(one.metrics_address(), &[], "apis")?;
+    ensure!(listed.as_array().is_some_and(|apis| apis.len() == 18), "{listed}");
+    ensure!(curl(two.metrics_address(), &["--request", "DELETE"], "apis/orders")?.0 == 204);
+    one.kill()?;
+    two.kill()?;
+    // What was kept is what both have made.
+    let again = start("again")?;
+    ensure!((again.get("/orders/1")?.status, again.get("/b0/1")?.status) == (404, 200));
+    again.stop()
+}
+
+/// A new agent runs beside the one that drains, in one directory.
+#[test]
+fn who_takes_over_steering_has_what_was_added_before() -> Result<()> {
+    let dir = stage::directory("admin-handover")?;
+    let upstream = Upstream::start()?;
+    let socket = dir.join("redirect.sock");
+    let socket = socket.to_str().context("no text")?;
+    let variables = [("STOA_ADMIN_API_TOKEN", TOKEN), ("STOA_REDIRECT_SOCKET", socket)];
+    let api = |id: &str| {
+        json!({"id": id, "name": id, "path_prefix": format!("/{id}"),
+               "backend_url": format!("http://{}", upstream.address)})
+    };
+    let mut old = Proxy::start(&dir, "old", "", &variables)?;
+    ensure!(post(old.metrics_address(), "apis", &api("orders"))?.0 == 201);
+    let new = Proxy::start(&dir, "new", "", &variables)?;
+    ensure!(new.get("/orders/1")?.status == 200);
+    // It ends because the other has taken over.
+    let status = old.process().wait(Duration::from_secs(20))?;
+    ensure!(status.success(), "{}", old.process().stderr());
+    ensure!(post(new.metrics_address(), "apis", &api("carts"))?.0 == 201);
+    ensure!((new.get("/orders/1")?.status, new.get("/carts/1")?.status) == (200, 200));
+    new.stop()
 }
 
 fn members(dir: &Path, address: SocketAddr) -> Result<Sidecar> {

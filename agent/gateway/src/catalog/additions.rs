@@ -1,16 +1,19 @@
 //! APIs and policies that the admin API adds to what the file configures. They are kept in the
-//! state directory, so that a restart does not forget them.
+//! state directory, so that a restart does not forget them. Agents that have one state directory, as
+//! two have while one takes over from the other, add to one list: each change is made to what the
+//! file has at that moment, and the others see it when they look at their files.
 //!
 //! An API becomes an upstream and a route, both named `api:ID`. Its policies make a set of that
 //! name: the set `default`, with each policy in place of the one of its kind.
 
 use std::{
     collections::BTreeMap,
-    fs,
+    fs::{self, File, TryLockError},
     io::{self, Write},
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
 };
 
 use http::{HeaderValue, Method};
@@ -22,6 +25,7 @@ use super::{
     document::{
         Document, MatchDocument, PathDocument, RewriteDocument, RouteDocument, UpstreamDocument,
     },
+    files::Files,
     upstreams::parse_url,
 };
 use crate::store::{StoreError, make_private_directory};
@@ -29,6 +33,8 @@ use crate::store::{StoreError, make_private_directory};
 /// Of each kind.
 const MOST: usize = 1000;
 const LONGEST_TEXT: usize = 512;
+/// For another agent to be done with a change of its own.
+const LOCKED_WITHIN: Duration = Duration::from_secs(5);
 
 #[derive(Debug, thiserror::Error)]
 pub enum AdditionsError {
@@ -39,6 +45,11 @@ pub enum AdditionsError {
     Broken { file: String, reason: String },
     #[error("cannot write {file}: {source}; make room, or give another --state-dir")]
     Write { file: String, source: io::Error },
+    #[error(
+        "another agent has been changing {file} for {} s, so nothing was changed here; try again, \
+         or stop it if it hangs, or give this one another --state-dir", LOCKED_WITHIN.as_secs()
+    )]
+    Locked { file: String },
     #[error("{0}")]
     Directory(#[from] StoreError),
 }
@@ -386,52 +397,101 @@ impl Additions {
     }
 }
 
-/// Where they are kept.
+/// Where they are kept: `admin.json` of the state directory.
 #[derive(Debug)]
 pub struct AdditionsFile {
     directory: PathBuf,
-    current: Mutex<Additions>,
+    in_force: Mutex<Additions>,
 }
 
 impl AdditionsFile {
-    /// Reads `admin.json` of the state directory; nothing is made as long as nothing was added.
-    pub fn open(directory: &Path) -> Result<Self, AdditionsError> {
-        let file = directory.join("admin.json");
-        let broken =
-            |reason: String| AdditionsError::Broken { file: file.display().to_string(), reason };
-        let current = match fs::read(&file) {
-            Ok(text) => serde_json::from_slice(&text).map_err(|error| broken(error.to_string()))?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Additions::default(),
-            Err(error) => return Err(broken(error.to_string())),
-        };
-        Ok(Self { directory: directory.to_owned(), current: Mutex::new(current) })
+    /// Nothing is read yet, and nothing is made as long as nothing is added.
+    pub fn new(directory: &Path) -> Self {
+        Self { directory: directory.to_owned(), in_force: Mutex::default() }
     }
 
-    pub fn current(&self) -> Additions {
-        self.current.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    fn path(&self) -> PathBuf {
+        self.directory.join("admin.json")
     }
 
-    /// All of them or none: on the disk when it returns, and only then the current ones.
-    pub fn keep(&self, additions: &Additions) -> Result<(), AdditionsError> {
+    fn shown(&self) -> String {
+        self.path().display().to_string()
+    }
+
+    /// What it has now, whoever has written it.
+    pub fn read(&self, files: &mut Files) -> Result<Additions, AdditionsError> {
+        let broken = |reason: String| AdditionsError::Broken { file: self.shown(), reason };
+        match files.read(&self.path()) {
+            Ok(text) => serde_json::from_slice(&text).map_err(|error| broken(error.to_string())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Additions::default()),
+            Err(error) => Err(broken(error.to_string())),
+        }
+    }
+
+    pub fn in_force(&self) -> Additions {
+        self.in_force.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub fn put_in_force(&self, additions: Additions) {
+        *self.in_force.lock().unwrap_or_else(PoisonError::into_inner) = additions;
+    }
+
+    /// Begins a change: until it is dropped, no other agent makes one. Blocks.
+    #[allow(clippy::disallowed_methods, reason = "changes are made where it may block")]
+    pub fn begin(&self) -> Result<Changing<'_>, AdditionsError> {
         make_private_directory(&self.directory)?;
-        let file = self.directory.join("admin.json");
-        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
-        write(&self.directory, &file, additions)
-            .map_err(|source| AdditionsError::Write { file: file.display().to_string(), source })?;
-        additions.clone_into(&mut current);
+        let failed = |source| AdditionsError::Write { file: self.shown(), source };
+        // The file itself is replaced with each change, and its lock would go with it. The kernel
+        // gives this one back when its holder dies.
+        let mut options = fs::OpenOptions::new();
+        let lock = options.write(true).create(true).truncate(false).mode(0o600);
+        let lock = lock.open(self.directory.join("admin.lock")).map_err(failed)?;
+        let deadline = Instant::now() + LOCKED_WITHIN;
+        loop {
+            match lock.try_lock() {
+                Ok(()) => return Ok(Changing { file: self, _lock: lock }),
+                Err(TryLockError::WouldBlock) if Instant::now() < deadline => {
+                    std::thread::sleep(Duration::from_millis(10));
+                }
+                Err(TryLockError::WouldBlock) => {
+                    return Err(AdditionsError::Locked { file: self.shown() });
+                }
+                Err(TryLockError::Error(source)) => return Err(failed(source)),
+            }
+        }
+    }
+}
+
+/// A change under way.
+#[derive(Debug)]
+pub struct Changing<'a> {
+    file: &'a AdditionsFile,
+    _lock: File,
+}
+
+impl Changing<'_> {
+    /// All of them or none: they are on the disk when it returns.
+    pub fn keep(&self, additions: &Additions, files: &mut Files) -> Result<(), AdditionsError> {
+        let (directory, path) = (&self.file.directory, self.file.path());
+        let written = write(directory, &path, additions);
+        let text =
+            written.map_err(|source| AdditionsError::Write { file: self.file.shown(), source })?;
+        files.remember(&path, Some(&text));
         Ok(())
     }
 }
 
 /// Policies may hold secrets: only the agent reads the file.
-fn write(directory: &Path, file: &Path, additions: &Additions) -> io::Result<()> {
+fn write(directory: &Path, file: &Path, additions: &Additions) -> io::Result<Vec<u8>> {
+    let text = serde_json::to_vec_pretty(additions)?;
     let new = directory.join("admin.json.new");
     let mut options = fs::OpenOptions::new();
     let mut writer = options.write(true).create(true).truncate(true).mode(0o600).open(&new)?;
-    writer.write_all(&serde_json::to_vec_pretty(additions)?)?;
+    writer.write_all(&text)?;
     writer.sync_all()?;
     fs::rename(&new, file)?;
-    fs::File::open(directory)?.sync_all()
+    File::open(directory)?.sync_all()?;
+    Ok(text)
 }
 
 #[cfg(test)]

@@ -105,16 +105,44 @@ fn policies_stand_in_place_of_those_of_their_kind() {
 fn they_are_kept_for_the_next_start() {
     let dir = tempfile::tempdir().unwrap();
     let place = dir.path().join("state");
-    let file = AdditionsFile::open(&place).unwrap();
+    let (file, mut files) = (AdditionsFile::new(&place), Files::default());
+    let mut additions = file.read(&mut files).unwrap();
     assert!(!place.exists(), "nothing is made for nobody");
-    let mut additions = file.current();
     additions.put_api(api(orders()).unwrap()).unwrap();
-    file.keep(&additions).unwrap();
-    assert_eq!(AdditionsFile::open(&place).unwrap().current(), additions);
+    file.begin().unwrap().keep(&additions, &mut files).unwrap();
+    assert!(!files.has_changed(), "what was written here is known here");
+    assert_eq!(AdditionsFile::new(&place).read(&mut files).unwrap(), additions);
     use std::os::unix::fs::PermissionsExt;
-    let mode = fs::metadata(place.join("admin.json")).unwrap().permissions().mode();
-    assert_eq!(mode & 0o777, 0o600);
+    for name in ["admin.json", "admin.lock"] {
+        let mode = fs::metadata(place.join(name)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{name}");
+    }
     fs::write(place.join("admin.json"), "{").unwrap();
-    let error = AdditionsFile::open(&place).unwrap_err().to_string();
+    assert!(files.has_changed());
+    let error = file.read(&mut files).unwrap_err().to_string();
     assert!(error.contains("admin.json") && error.contains("move it away"), "{error}");
+}
+
+#[test]
+fn two_agents_change_them_one_after_the_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let add_many = |agent: &str| {
+        let file = AdditionsFile::new(dir.path());
+        for n in 0..20 {
+            let changing = file.begin().unwrap();
+            let mut files = Files::default();
+            let mut additions = file.read(&mut files).unwrap();
+            let mut given = orders();
+            given["id"] = json!(format!("{agent}-{n}"));
+            additions.put_api(api(given).unwrap()).unwrap();
+            changing.keep(&additions, &mut files).unwrap();
+        }
+    };
+    std::thread::scope(|scope| {
+        for agent in ["one", "two"] {
+            scope.spawn(move || add_many(agent));
+        }
+    });
+    let all = AdditionsFile::new(dir.path()).read(&mut Files::default()).unwrap();
+    assert_eq!(all.apis.len(), 40);
 }

@@ -16,8 +16,14 @@ pub struct Files {
 impl Files {
     pub fn read(&mut self, path: &Path) -> io::Result<Vec<u8>> {
         let content = std::fs::read(path);
-        self.read.push((path.to_owned(), content.as_deref().ok().map(digest)));
+        self.remember(path, content.as_deref().ok());
         content
+    }
+
+    /// That this is what the file has; `None`: that it is not there.
+    pub fn remember(&mut self, path: &Path, content: Option<&[u8]>) {
+        self.read.retain(|(known, _)| known != path);
+        self.read.push((path.to_owned(), content.map(digest)));
     }
 
     pub fn read_text(&mut self, path: &Path) -> io::Result<String> {

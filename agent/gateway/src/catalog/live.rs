@@ -87,8 +87,11 @@ impl LiveCatalog {
         additions: Option<AdditionsFile>,
     ) -> Result<Arc<Self>, CatalogError> {
         let mut files = Files::default();
-        let added = additions.as_ref().map(AdditionsFile::current).unwrap_or_default();
+        let added = read_additions(additions.as_ref(), &mut files)?;
         let catalog = Catalog::load(file.as_deref(), &added, &defaults, &build_engine, &mut files)?;
+        if let Some(kept) = &additions {
+            kept.put_in_force(added);
+        }
         let settings = read_settings(file.as_deref())?;
         Ok(Arc::new(Self {
             current: ArcSwap::from_pointee(catalog),
@@ -131,7 +134,7 @@ impl LiveCatalog {
 
     /// What the admin API added.
     pub fn additions(&self) -> Additions {
-        self.additions.as_ref().map(AdditionsFile::current).unwrap_or_default()
+        self.additions.as_ref().map(AdditionsFile::in_force).unwrap_or_default()
     }
 
     /// Reload now, whether or not a file has changed (SIGHUP).
@@ -169,7 +172,12 @@ impl LiveCatalog {
     /// Replaces the configuration, or keeps it and says why.
     pub fn reload(&self) -> Result<(), String> {
         let _turn = self.reloading.lock().unwrap_or_else(PoisonError::into_inner);
-        let (files, loaded) = self.load_again(&self.additions());
+        let mut files = Files::default();
+        let added = read_additions(self.additions.as_ref(), &mut files);
+        let loaded = match added {
+            Ok(added) => self.load_again(added, &mut files),
+            Err(error) => Err(error.to_string()),
+        };
         *self.files.lock().unwrap_or_else(PoisonError::into_inner) = files;
         match loaded.and_then(|loaded| self.put_in_force(loaded)) {
             Ok(()) => Ok(()),
@@ -194,34 +202,36 @@ impl LiveCatalog {
     ) -> Result<T, ChangeError> {
         let _turn = self.reloading.lock().unwrap_or_else(PoisonError::into_inner);
         let kept = self.additions.as_ref().ok_or(ChangeError::Unsupported)?;
-        let before = kept.current();
+        let changing = kept.begin()?;
+        let mut files = Files::default();
+        let before = kept.read(&mut files)?;
         let mut additions = before.clone();
         let made = edit(&mut additions)?;
-        let (files, loaded) = self.load_again(&additions);
-        let loaded = loaded.map_err(ChangeError::Unusable)?;
-        kept.keep(&additions)?;
+        let loaded =
+            self.load_again(additions.clone(), &mut files).map_err(ChangeError::Unusable)?;
+        changing.keep(&additions, &mut files)?;
         if let Err(reason) = self.put_in_force(loaded) {
-            kept.keep(&before)?;
+            changing.keep(&before, &mut files)?;
             return Err(ChangeError::Unusable(reason));
         }
         *self.files.lock().unwrap_or_else(PoisonError::into_inner) = files;
         Ok(made)
     }
 
-    /// The files that were read, and what they make, or why they make nothing.
-    fn load_again(&self, additions: &Additions) -> (Files, Result<Loaded, String>) {
-        let mut files = Files::default();
+    /// What the files and these make, or why they make nothing.
+    fn load_again(&self, additions: Additions, files: &mut Files) -> Result<Loaded, String> {
         let (file, defaults) = (self.file.as_deref(), &self.defaults);
-        let loaded = Catalog::load(file, additions, defaults, &self.build_engine, &mut files);
+        let loaded = Catalog::load(file, &additions, defaults, &self.build_engine, files);
         // A misspelt section would otherwise be one that is not there.
         let loaded = loaded.and_then(|catalog| {
             let needs_restart = self.needs_restart(&read_settings(file)?);
-            Ok(Loaded { catalog, needs_restart })
+            Ok(Loaded { catalog, additions, needs_restart })
         });
-        (files, loaded.map_err(|error| error.to_string()))
+        loaded.map_err(|error| error.to_string())
     }
 
-    fn put_in_force(&self, Loaded { catalog, needs_restart }: Loaded) -> Result<(), String> {
+    fn put_in_force(&self, loaded: Loaded) -> Result<(), String> {
+        let Loaded { catalog, additions, needs_restart } = loaded;
         let listeners = self.listeners.get();
         let opened =
             listeners.map(|listening| listening.prepare(&catalog.listeners)).transpose()?;
@@ -244,6 +254,9 @@ impl LiveCatalog {
             catalog.breakers.contains_key(name) || !before.breakers.contains_key(name)
         });
         self.current.store(Arc::new(catalog));
+        if let Some(kept) = &self.additions {
+            kept.put_in_force(additions);
+        }
         self.generation.fetch_add(1, Ordering::Release);
         status.failure = None;
         status.loaded_at = SystemTime::now();
@@ -270,7 +283,15 @@ impl LiveCatalog {
 /// Read and built, not in force.
 struct Loaded {
     catalog: Catalog,
+    additions: Additions,
     needs_restart: Vec<String>,
+}
+
+fn read_additions(
+    kept: Option<&AdditionsFile>,
+    files: &mut Files,
+) -> Result<Additions, AdditionsError> {
+    kept.map_or_else(|| Ok(Additions::default()), |kept| kept.read(files))
 }
 
 /// The settings in the file, beside the catalog's sections.

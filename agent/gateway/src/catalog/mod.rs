@@ -43,6 +43,8 @@ pub enum CatalogError {
     Syntax { file: String, reason: String },
     #[error("{file}: `{key}` {reason}")]
     Invalid { file: String, key: String, reason: String },
+    #[error("{0}")]
+    Additions(#[from] additions::AdditionsError),
 }
 
 /// What the settings say, beside the file.

@@ -12,7 +12,7 @@ use std::{io, net::SocketAddr};
 
 use crate::{
     capture::CaptureError,
-    catalog::{CatalogError, additions::AdditionsError},
+    catalog::CatalogError,
     config::{Config, Mode},
     enforcement::EnforcementError,
     redirect::RedirectError,
@@ -38,8 +38,6 @@ pub enum NodeError {
     Start(#[from] io::Error),
     #[error("{0}. Nothing was started")]
     Catalog(#[from] CatalogError),
-    #[error("{0}")]
-    Additions(#[from] AdditionsError),
     #[error("{0}")]
     Enforcement(#[from] EnforcementError),
     #[error(

@@ -34,7 +34,7 @@ pub(super) async fn run(config: Config, settings: ProxySettings) -> Result<(), N
         Enforcement::start(&config.policy.enforcement, &config.state_dir, &Handle::current())?;
     let builder = config.policy.engine_builder(Arc::clone(&enforcement));
     let defaults = config.defaults();
-    let additions = AdditionsFile::open(&config.state_dir)?;
+    let additions = AdditionsFile::new(&config.state_dir);
     let live = LiveCatalog::load(config.file.clone(), defaults, builder, Some(additions))?;
     let registry = Arc::new(Registry::default());
     let access_log =
