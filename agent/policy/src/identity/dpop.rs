@@ -69,6 +69,15 @@ pub(super) struct Dpop {
     carrier: Carrier,
 }
 
+/// A token that is bound to a key, and the request that it came with.
+#[derive(Clone, Copy)]
+pub(super) struct Presented<'a> {
+    pub request: &'a RequestContext<'a>,
+    pub token: &'a [u8],
+    /// The thumbprint of the key that the token names.
+    pub bound: &'a [u8; 32],
+}
+
 /// `typ`, `alg` and the key, which is the client's own: that it is the token's is checked by its
 /// thumbprint.
 #[derive(Deserialize)]
@@ -126,21 +135,19 @@ impl Dpop {
         self.carrier.read(request)
     }
 
-    /// Section 4.3. `bound`: the thumbprint of the key that the token names.
+    /// Section 4.3.
     pub(super) fn check(
         &self,
-        request: &RequestContext<'_>,
-        token: &[u8],
-        bound: &[u8; 32],
+        presented: &Presented<'_>,
         proofs: &Proofs,
         now: Now,
     ) -> Result<(), Rejection> {
-        let mut values = request.headers.get_all(HEADER).iter();
+        let mut values = presented.request.headers.get_all(HEADER).iter();
         let verdict = match (values.next(), values.next()) {
             (None, _) => Err(MISSING),
             (Some(_), Some(_)) => Err(invalid("The request has several DPoP proofs")),
             (Some(proof), None) => {
-                self.check_proof(proof.as_bytes().trim_ascii(), request, token, bound, proofs, now)
+                self.check_proof(proof.as_bytes().trim_ascii(), presented, proofs, now)
             }
         };
         let counter = if verdict.is_ok() { &proofs.accepted } else { &proofs.refused };
@@ -151,12 +158,11 @@ impl Dpop {
     fn check_proof(
         &self,
         proof: &[u8],
-        request: &RequestContext<'_>,
-        token: &[u8],
-        bound: &[u8; 32],
+        presented: &Presented<'_>,
         proofs: &Proofs,
         now: Now,
     ) -> Result<(), Rejection> {
+        let Presented { request, token, bound } = *presented;
         if proof.len() > LONGEST_PROOF {
             return Err(invalid("The DPoP proof is too long"));
         }

@@ -42,7 +42,8 @@ fn the_example_of_the_rfc_is_accepted_once_in_its_time() {
         ..request(&headers)
     };
     let check = |context: &RequestContext<'_>, token: &[u8], bound: &[u8; 32], now| {
-        let answer = dpop.check(context, token, bound, &Proofs::default(), now);
+        let presented = Presented { request: context, token, bound };
+        let answer = dpop.check(&presented, &Proofs::default(), now);
         answer.map_err(|rejection| rejection.reason.into_owned())
     };
     assert_eq!(check(&context, RFC_TOKEN, &bound, RFC_TIME), Ok(()));
@@ -62,7 +63,8 @@ fn the_example_of_the_rfc_is_accepted_once_in_its_time() {
     let elsewhere = RequestContext { path: "/protectedresources", ..context };
     refused(&elsewhere, RFC_TOKEN, &bound, RFC_TIME, "another URI");
     let proofs = Proofs::default();
-    let once = || dpop.check(&context, RFC_TOKEN, &bound, &proofs, RFC_TIME).is_ok();
+    let presented = Presented { request: &context, token: RFC_TOKEN, bound: &bound };
+    let once = || dpop.check(&presented, &proofs, RFC_TIME).is_ok();
     assert_eq!([once(), once()], [true, false]);
     assert_eq!(proofs.replayed.load(Relaxed), 1);
 }

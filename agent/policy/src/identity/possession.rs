@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 
-use super::{Certificate, Identities, Rejection, forward::Known};
+use super::{Certificate, Identities, Rejection, dpop::Presented, forward::Known};
 use crate::{clock::Now, context::RequestContext, decision::AuthenticationMethod};
 
 /// What a token is bound to.
@@ -89,7 +89,7 @@ impl Identities {
         };
         match (&binding.key, dpop.token(request)?) {
             (Some(bound), Some(token)) => {
-                dpop.check(request, token, bound, &self.proofs, Now::read())
+                dpop.check(&Presented { request, token, bound }, &self.proofs, Now::read())
             }
             // Section 7.2.
             (Some(_), None) => Err(AS_BEARER),
