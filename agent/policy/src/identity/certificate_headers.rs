@@ -147,10 +147,10 @@ impl CertificateHeaders {
     }
 
     /// `None`: not from a listed source, or the client showed the proxy no certificate.
-    pub(super) fn read(
+    pub(super) fn read<'a>(
         &self,
-        request: &RequestContext<'_>,
-    ) -> Result<Option<ClientCertificate>, Rejection> {
+        request: &RequestContext<'a>,
+    ) -> Result<Option<Told<'a>>, Rejection> {
         if !self.are_from(request) {
             return Ok(None);
         }
@@ -171,49 +171,58 @@ impl CertificateHeaders {
             "" => Ok(None),
             text => parse_date(text).map(Some).ok_or(MALFORMED),
         };
-        let stated = Stated {
-            fingerprint: parse_fingerprint(text(&self.fingerprint)?),
-            not_before: date(&self.not_before)?,
-            not_after: date(&self.not_after)?,
-        };
-        let stated = match (stated.fingerprint, text(&self.certificate)?) {
-            (None, certificate) if !certificate.is_empty() => stated.or(certificate)?,
-            _ => stated,
-        };
-        Ok(Some(ClientCertificate {
-            subject: text(&self.subject)?.to_owned(),
-            issuer: text(&self.issuer)?.to_owned(),
-            serial: plain(text(&self.serial)?),
-            fingerprint: stated.fingerprint.map_or_else(
-                || text(&self.fingerprint).map(plain),
-                |digest| Ok(super::encode_hex(&digest)),
-            )?,
-            subject_alternative_names: Vec::new(),
-            // Where it does not say, the proxy has looked.
-            not_before: stated.not_before.unwrap_or(i64::MIN),
-            not_after: stated.not_after.unwrap_or(i64::MAX),
+        let fingerprint = text(&self.fingerprint)?;
+        let certificate = text(&self.certificate)?;
+        let mut validity = (date(&self.not_before)?, date(&self.not_after)?);
+        if let ((None, _) | (_, None), false) = (validity, certificate.is_empty()) {
+            let (from, until) = validity_of(certificate).ok_or(MALFORMED)?;
+            validity = (validity.0.or(Some(from)), validity.1.or(Some(until)));
+        }
+        Ok(Some(Told {
+            certificate: ClientCertificate {
+                subject: text(&self.subject)?.to_owned(),
+                issuer: text(&self.issuer)?.to_owned(),
+                serial: plain(text(&self.serial)?),
+                fingerprint: plain(fingerprint),
+                subject_alternative_names: Vec::new(),
+                // Where it does not say, the proxy has looked.
+                not_before: validity.0.unwrap_or(i64::MIN),
+                not_after: validity.1.unwrap_or(i64::MAX),
+            },
+            digest: parse_fingerprint(fingerprint),
+            text: certificate,
         }))
     }
 }
 
-struct Stated {
-    fingerprint: Option<[u8; 32]>,
-    not_before: Option<i64>,
-    not_after: Option<i64>,
+/// A certificate as a proxy tells of it.
+#[derive(Debug)]
+pub(super) struct Told<'a> {
+    pub certificate: ClientCertificate,
+    /// Where the proxy has sent one of SHA-256.
+    digest: Option<[u8; 32]>,
+    /// The certificate itself, where the proxy has sent it.
+    text: &'a str,
 }
 
-impl Stated {
-    /// What the certificate itself says, where the other headers say nothing.
-    fn or(self, certificate: &str) -> Result<Self, Rejection> {
-        let der = parse_der(certificate).ok_or(MALFORMED)?;
-        let (_, parsed) = parse_x509_certificate(&der).map_err(|_| MALFORMED)?;
-        let validity = parsed.validity();
-        Ok(Self {
-            fingerprint: digest(&SHA256, &der).as_ref().try_into().ok(),
-            not_before: self.not_before.or(Some(validity.not_before.timestamp())),
-            not_after: self.not_after.or(Some(validity.not_after.timestamp())),
-        })
+impl Told<'_> {
+    /// SHA-256 of its DER. Made here where the proxy sends another, as nginx does, and so only of
+    /// certificates that a token is bound to.
+    pub(super) fn digest(&self) -> Option<[u8; 32]> {
+        let of_text = || {
+            let der = parse_der(self.text).filter(|der| !der.is_empty())?;
+            digest(&SHA256, &der).as_ref().try_into().ok()
+        };
+        self.digest.or_else(of_text)
     }
+}
+
+/// What the certificate itself says.
+fn validity_of(certificate: &str) -> Option<(i64, i64)> {
+    let der = parse_der(certificate)?;
+    let (_, parsed) = parse_x509_certificate(&der).ok()?;
+    let validity = parsed.validity();
+    Some((validity.not_before.timestamp(), validity.not_after.timestamp()))
 }
 
 /// nginx: `$ssl_client_escaped_cert`. HAProxy: `%[ssl_c_der,base64]`, with colons around it if it

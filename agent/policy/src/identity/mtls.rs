@@ -13,7 +13,7 @@ use serde::Deserialize;
 pub use super::certificate_headers::CertificateHeadersConfig;
 use super::{
     Rejection,
-    certificate_headers::CertificateHeaders,
+    certificate_headers::{CertificateHeaders, Told},
     distinguished_name::DistinguishedName,
     forward::{Forward, Known},
     required_paths::RequiredPaths,
@@ -128,7 +128,7 @@ pub(super) enum Shown<'a> {
     /// To our own TLS.
     Here(&'a ClientCertificate),
     /// To a listed proxy, which tells of it.
-    Before(Box<ClientCertificate>),
+    Before(Box<Told<'a>>),
 }
 
 impl Deref for Shown<'_> {
@@ -137,7 +137,17 @@ impl Deref for Shown<'_> {
     fn deref(&self) -> &ClientCertificate {
         match self {
             Self::Here(certificate) => certificate,
-            Self::Before(certificate) => certificate,
+            Self::Before(told) => &told.certificate,
+        }
+    }
+}
+
+impl Shown<'_> {
+    /// SHA-256 of its DER, where that is known.
+    pub(super) fn digest(&self) -> Option<[u8; 32]> {
+        match self {
+            Self::Here(certificate) => super::decode_hex(&certificate.fingerprint),
+            Self::Before(told) => told.digest(),
         }
     }
 }

@@ -190,9 +190,16 @@ fn a_certificate_in_a_header_has_the_fingerprint_that_openssl_gives_it() {
         let mut context = request(&headers);
         context.source = "10.1.1.1:1".parse().unwrap();
         let shown = mtls.look(&context).unwrap().unwrap();
-        assert_eq!(shown.fingerprint, expected);
+        assert_eq!(shown.digest(), crate::identity::decode_hex(&expected));
         assert_eq!((shown.not_before, shown.not_after), (1_577_836_800, 4_102_444_800));
     }
     let broken = [&GOOD[..], &[("x-ssl-client-cert", "AAAA")]].concat();
     assert_eq!(ask_headers("10.1.1.1:1", &broken).0, Err("certificate_malformed"));
+    // It is looked at for what nothing else says.
+    let dates = [
+        ("x-ssl-client-notbefore", "2026-01-15T00:00:00Z"),
+        ("x-ssl-client-notafter", "2999-01-15T00:00:00Z"),
+    ];
+    let dated = [&broken[..], &dates].concat();
+    assert_eq!(ask_headers("10.1.1.1:1", &dated).0, Ok("orders".to_owned()));
 }

@@ -105,7 +105,7 @@ fn compare(bound: &[u8; 32], certificate: &Certificate<'_>) -> Result<(), Reject
         Ok(shown) => shown.as_ref().ok_or(BOUND)?,
         Err(rejection) => return Err(rejection.clone()),
     };
-    let fingerprint = super::decode_hex(&shown.fingerprint).ok_or(BOUND)?;
+    let fingerprint = shown.digest().ok_or(BOUND)?;
     verify_slices_are_equal(bound, &fingerprint).map_err(|_| BOUND)
 }
 
