@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Version, header};
 use http_body_util::BodyExt;
 use tokio::time::Instant;
@@ -12,7 +12,10 @@ use super::{
     counters::RouteCounters,
     exchange::observing::Draft,
     forwarding,
-    http1::{MOST_HEADERS, MOST_TARGET_BYTES, head::RequestHead},
+    http1::{
+        MOST_HEADERS, MOST_TARGET_BYTES,
+        head::{self, RequestHead},
+    },
     target::{self, Form, Target, TargetError},
     timer::{Elapsed, Timer},
     tunnel::Tunnel,
@@ -29,6 +32,8 @@ pub struct Request {
     pub host: Box<str>,
     pub version: Version,
     pub headers: HeaderMap,
+    /// In HTTP/1, the head as it was sent.
+    pub text: Option<Bytes>,
     pub body: Body,
     pub expects_continue: bool,
     /// The protocol that the client asks to change to.
@@ -228,11 +233,7 @@ impl Request {
                 .is_some_and(|v| v.as_bytes().eq_ignore_ascii_case(b"100-continue"));
         let upgrade = if is_http11 { forwarding::requested_upgrade(&headers) } else { None };
         let wants_trailers = forwarding::accepts_trailers(&headers);
-        forwarding::strip_connection_fields(&mut headers);
-        forwarding::strip_misspelt_claims(&mut headers);
-        headers.remove(header::HOST);
-        headers.remove(header::CONTENT_LENGTH);
-        headers.remove(header::EXPECT);
+        strip(&mut headers);
         Ok(Self {
             method: head.method,
             target,
@@ -240,6 +241,7 @@ impl Request {
             host,
             version: head.version,
             headers,
+            text: Some(head.text),
             body,
             expects_continue,
             upgrade,
@@ -288,11 +290,7 @@ impl Request {
             path => Target::parse(path.as_bytes(), paths)?,
         };
         let wants_trailers = forwarding::accepts_trailers(&headers);
-        forwarding::strip_connection_fields(&mut headers);
-        forwarding::strip_misspelt_claims(&mut headers);
-        headers.remove(header::HOST);
-        headers.remove(header::CONTENT_LENGTH);
-        headers.remove(header::EXPECT);
+        strip(&mut headers);
         join_cookies(&mut headers);
         Ok(Self {
             method: parts.method,
@@ -301,12 +299,30 @@ impl Request {
             host,
             version: Version::HTTP_2,
             headers,
+            text: None,
             body,
             expects_continue: false,
             upgrade: None,
             wants_trailers,
         })
     }
+}
+
+/// The fields of a head that was read before: those of its request, before anything was changed.
+pub fn fields_of(text: &Bytes) -> HeaderMap {
+    let head = head::take_request(&mut BytesMut::from(&text[..]), &mut 0);
+    let mut headers = head.ok().flatten().map(|head| head.headers).unwrap_or_default();
+    strip(&mut headers);
+    headers
+}
+
+/// What is of this connection only, and what has a place of its own.
+fn strip(headers: &mut HeaderMap) {
+    forwarding::strip_connection_fields(headers);
+    forwarding::strip_misspelt_claims(headers);
+    headers.remove(header::HOST);
+    headers.remove(header::CONTENT_LENGTH);
+    headers.remove(header::EXPECT);
 }
 
 /// RFC 9113 section 8.2.1: such a field makes a request malformed, and hyper lets it pass.

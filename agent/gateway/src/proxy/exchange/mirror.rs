@@ -72,6 +72,7 @@ impl Worker {
                 host: request.host.clone(),
                 version: request.version,
                 headers: request.headers.clone(),
+                text: None,
                 body: Body::full(bytes.clone()),
                 expects_continue: false,
                 upgrade: None,

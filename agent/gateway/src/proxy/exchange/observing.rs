@@ -2,6 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
+use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode, Version};
 use stoa_policy::decision::Decision;
 use tokio::time::Instant;
@@ -15,7 +16,7 @@ use crate::{
         error::UpstreamError,
         excerpt::Excerpt,
         forwarding,
-        request::{Answer, Record, Request},
+        request::{Answer, Record, Request, fields_of},
     },
     telemetry::{
         snapshots::{Category, Failure},
@@ -27,10 +28,27 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct Draft {
     path: String,
-    request_headers: HeaderMap,
+    sent: Sent,
     request_body: Excerpt,
     response_headers: HeaderMap,
     response_body: Excerpt,
+}
+
+/// The fields of a request as they came. Most requests do not fail, so they are copied only where
+/// the head itself is not at hand.
+#[derive(Clone, Debug)]
+enum Sent {
+    Text(Bytes),
+    Fields(HeaderMap),
+}
+
+impl Sent {
+    fn fields(&self) -> HeaderMap {
+        match self {
+            Self::Text(text) => fields_of(text),
+            Self::Fields(fields) => fields.clone(),
+        }
+    }
 }
 
 impl Worker {
@@ -53,7 +71,10 @@ impl Worker {
         if let Some(snapshots) = &self.shared.telemetry.snapshots {
             record.draft = Some(Box::new(Draft {
                 path: request.target.path().to_owned(),
-                request_headers: request.headers.clone(),
+                sent: match &request.text {
+                    Some(text) => Sent::Text(text.clone()),
+                    None => Sent::Fields(request.headers.clone()),
+                },
                 request_body: copy(&mut request.body, snapshots.body_bytes()),
                 response_headers: HeaderMap::new(),
                 response_body: Excerpt::default(),
@@ -100,14 +121,15 @@ impl Worker {
         if let (Some(draft), Some(snapshots)) = (&record.draft, &self.shared.telemetry.snapshots)
             && status.is_server_error()
         {
+            let request_headers = draft.sent.fields();
             snapshots.offer(Failure {
-                request_id: self.name_of(record, draft),
+                request_id: self.name_of(record, &request_headers),
                 method: record.method.to_string(),
                 path: draft.path.clone(),
                 status: status.as_u16(),
                 category: Category::of(status.as_u16(), record.policy, record.code),
                 took,
-                request_headers: draft.request_headers.clone(),
+                request_headers,
                 request_body: draft.request_body.beginning(),
                 response_headers: draft.response_headers.clone(),
                 response_body: draft.response_body.beginning(),
@@ -120,12 +142,9 @@ impl Worker {
     }
 
     /// A request that was refused early has been given no name yet, unless by its client.
-    fn name_of(&self, record: &Record, draft: &Draft) -> String {
+    fn name_of(&self, record: &Record, sent: &HeaderMap) -> String {
         let name = record.request_id.as_ref().and_then(|name| name.to_str().ok());
-        name.map_or_else(
-            || forwarding::name_of(&draft.request_headers, &self.random),
-            str::to_owned,
-        )
+        name.map_or_else(|| forwarding::name_of(sent, &self.random), str::to_owned)
     }
 }
 

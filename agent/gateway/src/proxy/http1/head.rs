@@ -48,6 +48,8 @@ impl HeadError {
 
 #[derive(Debug)]
 pub struct RequestHead {
+    /// All of it.
+    pub text: Bytes,
     pub method: Method,
     /// As it was sent.
     pub target: Bytes,
@@ -117,7 +119,7 @@ pub fn take_request(
     let headers = read_fields(&text, parsed.headers)?;
     let length = length::of_request(&headers, version)?;
     let keep_alive = keeps_alive(&headers, version);
-    Ok(Some(RequestHead { method, target, version, headers, length, keep_alive }))
+    Ok(Some(RequestHead { text, method, target, version, headers, length, keep_alive }))
 }
 
 /// Takes a response's head. `method` is that of its request.
