@@ -12,9 +12,18 @@ use tokio::{
     net::TcpStream,
 };
 
-pub trait Io: AsyncRead + AsyncWrite + Unpin {}
+pub trait Io: AsyncRead + AsyncWrite + Unpin {
+    /// See [`Stream::acknowledge`]; what is no connection has nothing to do.
+    fn acknowledge(&self) {}
+}
 
-impl<T: AsyncRead + AsyncWrite + Unpin> Io for T {}
+/// In place of a connection that has been given away.
+impl Io for tokio::io::Empty {}
+
+/// Best effort: without it, the kernel does so in its own time.
+pub fn acknowledge(stream: &TcpStream) {
+    let _ = socket2::SockRef::from(stream).set_tcp_quickack(true);
+}
 
 pub enum Stream {
     Tcp(TcpStream),
@@ -43,6 +52,17 @@ impl Stream {
     ) -> Poll<io::Result<usize>> {
         use std::future::Future;
         pin!(self.read_buf(buffer)).poll(cx)
+    }
+
+    /// Has the kernel acknowledge what was read, where it has not yet (tcp(7), `TCP_QUICKACK`).
+    pub fn acknowledge(&self) {
+        let stream = match self {
+            Self::Tcp(stream) => stream,
+            Self::ServerTls(stream) => stream.get_ref().0,
+            Self::ClientTls(stream) => stream.get_ref().0,
+            Self::Other(stream) => return stream.acknowledge(),
+        };
+        acknowledge(stream);
     }
 
     /// Whether several slices are better handed over as they are than copied together.
@@ -261,6 +281,8 @@ mod tests {
     struct Narrow {
         taken: std::rc::Rc<std::cell::RefCell<Vec<u8>>>,
     }
+
+    impl Io for Narrow {}
 
     impl AsyncRead for Narrow {
         fn poll_read(

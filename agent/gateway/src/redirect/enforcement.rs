@@ -47,7 +47,7 @@ use crate::{
         connection::{Fixed, Origin, Overseer, serve_stream},
         pool::{Connect, Pool},
         request::{Record, Request},
-        stream::Stream,
+        stream::{self, Io, Stream},
     },
     telemetry::{Telemetry, access_log::AccessLog},
 };
@@ -290,6 +290,12 @@ impl Overseer for Oversight {
 /// The client's connection. Whoever serves it keeps a handle, to be able to reset it.
 struct Client(Rc<TcpStream>);
 
+impl Io for Client {
+    fn acknowledge(&self) {
+        stream::acknowledge(&self.0);
+    }
+}
+
 impl AsyncRead for Client {
     fn poll_read(
         self: Pin<&mut Self>,
@@ -349,6 +355,12 @@ impl AsyncWrite for Client {
 
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(super::relay::shut(&self.0))
+    }
+}
+
+impl Io for Dialed {
+    fn acknowledge(&self) {
+        stream::acknowledge(&self.stream);
     }
 }
 

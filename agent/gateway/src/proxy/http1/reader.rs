@@ -25,6 +25,8 @@ pub struct Reader {
     /// How far `buffer` was searched for the end of a head.
     pub scanned: usize,
     body: BodyState,
+    /// What was read last has not been acknowledged by us.
+    is_owing: bool,
 }
 
 #[derive(Debug, Default)]
@@ -82,7 +84,19 @@ impl Reader {
             let is_large = expects > SMALL_READ as u64;
             self.buffer.reserve(if is_large { LARGE_READ } else { SMALL_READ });
         }
-        stream.poll_fill(cx, &mut self.buffer)
+        let read = ready!(stream.poll_fill(cx, &mut self.buffer))?;
+        self.is_owing = true;
+        Poll::Ready(Ok(read))
+    }
+
+    /// Acknowledges what came of a body whose little rest has not come. A sender may keep its last
+    /// segment until then (Nagle's algorithm, RFC 9293 section 3.7.4, or a corked socket), and our
+    /// kernel, which expects us to answer, would take 40 ms.
+    fn acknowledge(&mut self, stream: &Stream) {
+        let is_near_end = matches!(self.body, BodyState::Exact(left) if left <= LARGE_READ as u64);
+        if is_near_end && std::mem::take(&mut self.is_owing) {
+            stream.acknowledge();
+        }
     }
 
     /// The next piece of the body; `None` when it is over.
@@ -98,7 +112,11 @@ impl Reader {
                 Ok(Buffered::NeedsMore) => {}
                 Err(error) => return Poll::Ready(Some(Err(error))),
             }
-            match ready!(self.poll_fill(cx, stream)) {
+            let Poll::Ready(filled) = self.poll_fill(cx, stream) else {
+                self.acknowledge(stream);
+                return Poll::Pending;
+            };
+            match filled {
                 Ok(0) if matches!(self.body, BodyState::UntilClose) => {
                     self.body = BodyState::Done;
                     return Poll::Ready(None);
@@ -173,4 +191,42 @@ enum Buffered {
     Frame(Frame<Bytes>),
     End,
     NeedsMore,
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{future::poll_fn, io::Write as _};
+
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// The kernel holds the sender's second segment back until the first is acknowledged, and in an
+    /// exchange of requests and answers it acknowledges late.
+    #[tokio::test]
+    async fn a_sender_that_waits_to_be_acknowledged_does_not_wait_long() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut far = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let near = listener.accept().await.unwrap().0;
+        socket2::SockRef::from(&near).set_tcp_quickack(false).unwrap();
+        far.write_all(b"most ").unwrap();
+        far.write_all(b"and the rest").unwrap();
+        near.readable().await.unwrap();
+        let mut stream = Stream::Tcp(near);
+        let mut reader = Reader::default();
+        reader.begin_body(Length::Exact(17));
+        let mut next = async |wanted: &str| {
+            let piece = poll_fn(|cx| Poll::Ready(reader.poll_body(cx, &mut stream))).await;
+            match piece {
+                Poll::Ready(Some(Ok(frame))) => assert_eq!(frame.into_data().unwrap(), wanted),
+                Poll::Ready(_) => panic!("not {wanted}"),
+                Poll::Pending => assert_eq!(wanted, "nothing yet"),
+            }
+        };
+        next("most ").await;
+        next("nothing yet").await;
+        // It has come already, which the runtime learns when it looks.
+        tokio::task::yield_now().await;
+        next("and the rest").await;
+    }
 }
