@@ -111,7 +111,7 @@ fn is_complete_for(server: Server) -> Result<()> {
         ensure!(accounts.due > 0 && accounts.balance(), "{} {name}: {accounts:?}", server.name());
         ensure!(
             verdict.missing == 0 && verdict.partial == verdict.over_budget,
-            "{} {name}: at this low rate nothing may be lost: {verdict:?}",
+            "{} {name}: at this low rate nothing may be lost: {verdict:?}, {accounts:?}",
             server.name()
         );
         ensure!(
