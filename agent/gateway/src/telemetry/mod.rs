@@ -3,6 +3,7 @@
 
 pub mod access_log;
 pub mod counter;
+pub mod kafka;
 pub mod metrics;
 pub mod policy_metrics;
 pub mod policy_tally;
