@@ -1,6 +1,7 @@
 //! One typed configuration. Flags win over `STOA_*` variables, those over older names, those over
 //! the file, that over the defaults.
 
+mod kafka;
 pub mod layers;
 mod names;
 mod parse;
@@ -316,6 +317,8 @@ impl Values {
             "json" => Ok(LogFormat::Json),
             _ => Err(format!("`{t}` is not a log format; valid ones: text, json")),
         })?;
+        // What is only watched is nobody's use of this agent.
+        let is_steered = self.given("redirect-socket").is_some();
         Ok(Config {
             mode: match mode {
                 ModeName::Shadow => {
@@ -331,9 +334,10 @@ impl Values {
             telemetry: TelemetrySettings::read(&self)?,
             admin_token: self.read("admin-api-token", AdminToken::parse)?,
             look_every: self.read_look_every()?,
-            // Its documented default is true, so only who says so expects it.
-            without_effect: match self.read("metering-enabled", parse_bool)? {
-                Some(true) => vec!["metering, which goes to Kafka".to_owned()],
+            without_effect: match mode {
+                ModeName::Shadow if !is_steered && self.wants_metering()? => {
+                    vec!["metering, where nothing is proxied, steered or decided".to_owned()]
+                }
                 _ => Vec::new(),
             },
             redirect: self.read_redirect(host)?,
@@ -350,6 +354,12 @@ impl Values {
 }
 
 impl Values {
+    /// The documented default of metering is true, so only who says so expects it.
+    fn wants_metering(&self) -> Result<bool, ConfigError> {
+        let is_metered = self.read("metering-enabled", parse_bool)? == Some(true);
+        Ok(is_metered || self.read("kafka-enabled", parse_bool)? == Some(true))
+    }
+
     fn read_look_every(&self) -> Result<Option<Duration>, ConfigError> {
         let seconds = self.read("route-reload-interval-secs", |t| parse_number(t, 1, 86_400))?;
         let is_on = self.read("route-reload-enabled", parse_bool)?.unwrap_or(true);

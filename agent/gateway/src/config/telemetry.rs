@@ -7,6 +7,7 @@ use regex::{Regex, RegexBuilder};
 
 use super::{
     ConfigError, Values,
+    kafka::{KafkaTopics, lacks_kafka},
     parse::{parse_bool, parse_number, parse_size},
 };
 use crate::telemetry::{snapshots::SnapshotSettings, traces::TraceSettings};
@@ -26,6 +27,9 @@ pub struct TelemetrySettings {
     pub lacks_endpoint: bool,
     pub has_proxy_metrics: bool,
     pub snapshots: Option<SnapshotSettings>,
+    pub kafka: Option<KafkaTopics>,
+    /// Metering was asked for, and not where it goes.
+    pub lacks_kafka: bool,
 }
 
 impl TelemetrySettings {
@@ -37,6 +41,8 @@ impl TelemetrySettings {
                 && values.read("otel-enabled", parse_bool)? == Some(true),
             has_proxy_metrics: values.read("proxy-metrics-enabled", parse_bool)?.unwrap_or(true),
             snapshots: read_snapshots(values)?,
+            kafka: KafkaTopics::read(values)?,
+            lacks_kafka: lacks_kafka(values)?,
         })
     }
 }

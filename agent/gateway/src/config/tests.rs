@@ -302,10 +302,61 @@ fn the_command_lines_of_the_documents_are_read() {
     let opa = load_with(&proxy, &[]).unwrap().policy.enforcement.opa.unwrap();
     assert_eq!(opa.endpoint, "http://opa:8181");
     let sidecar = ["--mode=sidecar", "--primary-gateway=kong", "--metering-enabled=true"];
-    let config = load_with(&sidecar, &[("STOA_KAFKA_ENABLED", "true")]).unwrap();
+    let config = load_with(&sidecar, &[]).unwrap();
     let Mode::Sidecar(settings) = &config.mode else { panic!("{:?}", config.mode) };
     assert_eq!(settings.upstream_type, sidecar::UpstreamType::Kong);
-    assert_eq!(config.without_effect, ["STOA_KAFKA_ENABLED", "metering, which goes to Kafka"]);
+    assert!(config.telemetry.lacks_kafka && config.without_effect.is_empty());
+    let config = load_with(&sidecar, &[("STOA_KAFKA_ENABLED", "true")]).unwrap();
+    assert!(config.telemetry.kafka.unwrap().has_metering && !config.telemetry.lacks_kafka);
+}
+
+#[test]
+fn kafka_is_off_unless_it_is_chosen_and_metering_then_is_on() {
+    let proxy = |variables: &[(&str, &str)]| load_with(&["--mode=proxy"], variables).unwrap();
+    let quiet = proxy(&[]);
+    assert!(quiet.telemetry.kafka.is_none() && !quiet.telemetry.lacks_kafka);
+    let on = ("STOA_KAFKA_ENABLED", "true");
+    let kafka = proxy(&[on]).telemetry.kafka.unwrap();
+    assert!(kafka.has_metering && !kafka.shows_email && !kafka.kafka.security.is_tls);
+    assert_eq!(kafka.kafka.brokers[0].to_string(), "redpanda:9092");
+    assert_eq!((&*kafka.metering_topic, &*kafka.errors_topic), ("stoa.metering", "stoa.errors"));
+    let kafka = proxy(&[
+        on,
+        ("METERING_ENABLED", "false"),
+        ("STOA_KAFKA_BROKERS", "a:1, [::1]:2"),
+        ("STOA_KAFKA_METERING_TOPIC", "usage"),
+        ("STOA_KAFKA_SECURITY_PROTOCOL", "sasl_ssl"),
+        ("STOA_KAFKA_SASL_MECHANISM", "SCRAM-SHA-512"),
+        ("STOA_KAFKA_SASL_USERNAME", "stoa"),
+        ("STOA_KAFKA_SASL_PASSWORD", "hunter2"),
+    ]);
+    assert!(!format!("{kafka:?}").contains("hunter2"));
+    let kafka = kafka.telemetry.kafka.unwrap();
+    assert!(!kafka.has_metering && kafka.kafka.security.is_tls);
+    let brokers: Vec<_> = kafka.kafka.brokers.iter().map(ToString::to_string).collect();
+    assert_eq!(brokers, ["a:1", "[::1]:2"]);
+    let shadow = [WATCH, "--metering-enabled"];
+    let shadow = load_with(&shadow, &[("STOA_KAFKA_CNS_ENABLED", "true")]).unwrap();
+    let said = ["STOA_KAFKA_CNS_ENABLED", "metering, where nothing is proxied, steered or decided"];
+    assert_eq!(shadow.without_effect, said);
+}
+
+#[test]
+fn what_kafka_lacks_is_said_with_its_remedy() {
+    for (variables, told) in [
+        (&[("STOA_KAFKA_BROKERS", "kafka")][..], "STOA_KAFKA_BROKERS: `kafka` is not a broker"),
+        (&[("STOA_KAFKA_BROKERS", "http://kafka:9092")], "HOST:PORT"),
+        (&[("STOA_KAFKA_BROKERS", "kafka:0")], "HOST:PORT"),
+        (&[("STOA_KAFKA_METERING_TOPIC", "a b")], "STOA_KAFKA_METERING_TOPIC"),
+        (&[("STOA_KAFKA_SECURITY_PROTOCOL", "TLS")], "PLAINTEXT, SSL, SASL_PLAINTEXT, SASL_SSL"),
+        (&[("STOA_KAFKA_SECURITY_PROTOCOL", "SASL_SSL")], "STOA_KAFKA_SASL_USERNAME"),
+        (&[("STOA_KAFKA_SASL_USERNAME", "stoa")], "STOA_KAFKA_SECURITY_PROTOCOL"),
+        (&[("STOA_KAFKA_SASL_MECHANISM", "GSSAPI")], "PLAIN, SCRAM-SHA-256, SCRAM-SHA-512"),
+    ] {
+        let variables = [variables, &[("STOA_KAFKA_ENABLED", "true")]].concat();
+        let error = error_of(&["--mode=proxy"], &variables);
+        assert!(error.contains(told), "{error}");
+    }
 }
 
 #[test]

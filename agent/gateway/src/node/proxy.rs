@@ -41,7 +41,7 @@ pub(super) async fn run(config: Config, settings: ProxySettings) -> Result<(), N
         AccessLog::start(&settings.access_log, settings.access_log_one_in).map_err(|source| {
             NodeError::AccessLog { destination: format!("{:?}", settings.access_log), source }
         })?;
-    let telemetry = telemetry::start(&config)?;
+    let telemetry = telemetry::start(&config, Some(&enforcement.outside.limits))?;
     let (trigger, watcher) = drain::channel();
     let served = Served {
         live: Arc::clone(&live),

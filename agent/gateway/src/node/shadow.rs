@@ -85,7 +85,7 @@ pub(super) async fn run(config: Config, settings: ShadowSettings) -> Result<(), 
     let steering = Arc::<Metrics>::default();
     // Of steered requests: what is only watched leaves neither spans nor snapshots.
     let telemetry = match &config.redirect {
-        Some(_) => telemetry::start(&config)?,
+        Some(_) => telemetry::start(&config, None)?,
         None => Telemetry::default(),
     };
     let steered = redirect::Shared {

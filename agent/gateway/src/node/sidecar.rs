@@ -43,7 +43,7 @@ pub(super) async fn run(config: Config, settings: SidecarSettings) -> Result<(),
     let listeners = bind_shared(config.listen, count)
         .map_err(|source| NodeError::Listen { address: config.listen, source })?;
     let address = listeners.first().and_then(|l| l.local_addr().ok()).unwrap_or(config.listen);
-    let telemetry = telemetry::start(&config)?;
+    let telemetry = telemetry::start(&config, Some(&enforcement.outside.limits))?;
     let (trigger, watcher) = drain::channel();
     let counters: Vec<Arc<Counters>> = (0..count.get()).map(|_| Arc::default()).collect();
     let steering = Arc::<Metrics>::default();

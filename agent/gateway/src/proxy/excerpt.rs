@@ -13,6 +13,8 @@ pub struct Excerpt {
 #[derive(Debug, Default)]
 struct Copied {
     bytes: Vec<u8>,
+    /// How much has passed.
+    seen: u64,
     most: usize,
     is_longer: bool,
     has_ended: bool,
@@ -25,6 +27,7 @@ impl Excerpt {
 
     pub fn see(&self, data: &[u8]) {
         let mut copied = self.copied.borrow_mut();
+        copied.seen += data.len() as u64;
         let room = copied.most - copied.bytes.len();
         copied.is_longer |= data.len() > room;
         copied.bytes.extend_from_slice(data.get(..room).unwrap_or(data));
@@ -32,6 +35,11 @@ impl Excerpt {
 
     pub fn end(&self) {
         self.copied.borrow_mut().has_ended = true;
+    }
+
+    /// Bytes that have passed.
+    pub fn seen(&self) -> u64 {
+        self.copied.borrow().seen
     }
 
     pub fn beginning(&self) -> Beginning {
@@ -52,6 +60,7 @@ mod tests {
         }
         excerpt.end();
         assert_eq!(excerpt.beginning(), Beginning { bytes: b"abcde".to_vec(), is_cut: true });
+        assert_eq!(excerpt.seen(), 8);
         let excerpt = Excerpt::up_to(5);
         excerpt.see(b"abcde");
         assert!(excerpt.beginning().is_cut, "more may come");

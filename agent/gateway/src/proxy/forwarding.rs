@@ -267,11 +267,15 @@ pub fn add_trace(headers: &mut HeaderMap, trace: &Active) {
 
 /// What a request is called that was not given a name: as its client calls it, or anew.
 pub fn name_of(headers: &HeaderMap, random: &Random) -> String {
-    let given = headers.get(X_REQUEST_ID).filter(|given| is_identifier(given.as_bytes()));
-    match given.and_then(|given| given.to_str().ok()) {
+    match given_name(headers).and_then(|given| given.to_str().ok()) {
         Some(given) => given.to_owned(),
         None => format!("{:016x}{:016x}", random.next(), random.next() | 1),
     }
+}
+
+/// What its client calls a request.
+pub fn given_name(headers: &HeaderMap) -> Option<&HeaderValue> {
+    headers.get(X_REQUEST_ID).filter(|given| is_identifier(given.as_bytes()))
 }
 
 fn is_identifier(text: &[u8]) -> bool {

@@ -166,7 +166,7 @@ impl Worker {
             self.counters.cut_off.add(1);
         }
         self.shared.access_log.write(record, status, bytes, took, is_whole);
-        self.tell(record, status, took, is_whole);
+        self.tell(record, status, bytes, took, is_whole);
     }
 
     /// Looks after the pools until it is dropped.

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::{
     body::{Body, BodyError},
     counters::RouteCounters,
-    exchange::observing::Draft,
+    exchange::observing::{Draft, Metered},
     forwarding,
     http1::{
         MOST_HEADERS, MOST_TARGET_BYTES,
@@ -73,6 +73,8 @@ pub struct Record {
     pub draft: Option<Box<Draft>>,
     /// Where traces are on.
     pub trace: Option<Box<Active>>,
+    /// Where requests are metered, and this one is.
+    pub metered: Option<Box<Metered>>,
 }
 
 impl Record {
@@ -92,13 +94,15 @@ impl Record {
             retries: 0,
             draft: None,
             trace: None,
+            metered: None,
         }
     }
 
-    /// It is counted and logged, and leaves neither span nor snapshot.
+    /// It is counted and logged, and leaves neither span nor snapshot nor event.
     pub fn forget_observers(&mut self) {
         self.draft = None;
         self.trace = None;
+        self.metered = None;
     }
 }
 

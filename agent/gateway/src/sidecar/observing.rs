@@ -2,7 +2,8 @@
 
 use std::time::{Duration, SystemTime};
 
-use http::HeaderMap;
+use http::{HeaderMap, header::CONTENT_LENGTH};
+use stoa_policy::rego::action_of;
 
 use super::{
     answer::Decided,
@@ -13,6 +14,10 @@ use crate::{
     proxy::random::Random,
     telemetry::{
         Telemetry,
+        metering::{
+            Metering,
+            event::{Event, Outcome},
+        },
         snapshots::{Beginning, Category, Failure},
         traces::{Active, Attribute, Span, known_method},
     },
@@ -33,10 +38,17 @@ pub fn tell(
             tracer.end(span_of(trace, format, question, decided));
         }
     }
+    let event =
+        telemetry.metering.as_ref().map(|metering| event_of(metering, random, question, decided));
     if let Some(snapshots) = &telemetry.snapshots
         && decided.status().is_server_error()
     {
-        snapshots.offer(failure(snapshots.body_bytes(), question, decided));
+        let mut failure = failure(snapshots.body_bytes(), question, decided);
+        failure.event = event.clone().map(Box::new);
+        snapshots.offer(failure);
+    }
+    if let (Some(metering), Some(event)) = (&telemetry.metering, event) {
+        metering.tell(event);
     }
 }
 
@@ -71,6 +83,42 @@ fn span_of(trace: Active, format: Format, question: &Question, decided: &Decided
         attributes,
         is_error: status.is_server_error(),
         steps: trace.steps,
+    }
+}
+
+/// Of what comes after the decision nothing is known here.
+fn event_of(metering: &Metering, random: &Random, question: &Question, decided: &Decided) -> Event {
+    let (decision, status) = (&decided.decision, decided.status());
+    let policy = decision.denial.as_ref().map(|denial| denial.policy.name());
+    let of_identity = decision.identity.as_ref().and_then(|who| who.tenant.clone());
+    let of_route = || question.place.tenant.as_deref().map(Into::into);
+    let announced = question.headers.get(CONTENT_LENGTH);
+    Event {
+        name: metering.name(|| random.next()),
+        at: SystemTime::now(),
+        // Who is known counts, also where no policy compares.
+        tenant: of_identity
+            .or_else(|| decision.tenant.clone())
+            .or_else(of_route)
+            .unwrap_or_else(|| metering.tenant().clone()),
+        identity: decision.identity.clone(),
+        shows_email: metering.shows_email(),
+        tool: question.place.route.as_deref().map(Into::into),
+        is_outbound: false,
+        action: action_of(&question.method),
+        status,
+        outcome: Outcome::of(status, policy, true),
+        latency: decision.took,
+        gateway: decision.took,
+        backend: None,
+        request_bytes: match &question.body {
+            AskedBody::Whole(bytes) => Some(bytes.len() as u64),
+            AskedBody::Unknown | AskedBody::Cut => {
+                announced.and_then(|length| length.to_str().ok()?.parse().ok())
+            }
+        },
+        response_bytes: None,
+        request_id: Some(decided.request_id.clone()),
     }
 }
 
@@ -109,6 +157,7 @@ fn failure(most: usize, question: &Question, decided: &Decided) -> Failure {
         tenant: decision.tenant.clone(),
         upstream: None,
         code,
+        event: None,
     }
 }
 

@@ -1,9 +1,11 @@
-//! Logs, metrics, traces and error snapshots. Nothing that was observed is ever in the first three,
-//! but for counts and the names that the operator chose; in snapshots it is masked.
+//! Logs, metrics, traces, metering and error snapshots. Nothing that was observed is ever in the
+//! first three, but for counts and the names that the operator chose; metering says who called
+//! which of those; in snapshots it is masked.
 
 pub mod access_log;
 pub mod counter;
 pub mod kafka;
+pub mod metering;
 pub mod metrics;
 pub mod policy_metrics;
 pub mod policy_tally;
@@ -18,7 +20,7 @@ use std::{
 
 use tracing_subscriber::{EnvFilter, fmt};
 
-use self::{snapshots::Snapshots, traces::Tracer};
+use self::{kafka::Kafka, metering::Metering, snapshots::Snapshots, traces::Tracer};
 use crate::config::LogFormat;
 
 /// What is told of requests beside logs and metrics. `None`: off.
@@ -26,6 +28,9 @@ use crate::config::LogFormat;
 pub struct Telemetry {
     pub snapshots: Option<Arc<Snapshots>>,
     pub tracer: Option<Arc<Tracer>>,
+    pub metering: Option<Arc<Metering>>,
+    /// Where metering and snapshots go.
+    pub kafka: Option<Arc<Kafka>>,
 }
 
 impl Telemetry {
@@ -33,6 +38,9 @@ impl Telemetry {
     pub async fn stop(&self) {
         if let Some(tracer) = &self.tracer {
             tracer.stop().await;
+        }
+        if let Some(kafka) = &self.kafka {
+            kafka.stop().await;
         }
     }
 
@@ -43,6 +51,9 @@ impl Telemetry {
         }
         if let Some(tracer) = &self.tracer {
             tracer.render(text);
+        }
+        if let Some(kafka) = &self.kafka {
+            kafka.render(text);
         }
     }
 }

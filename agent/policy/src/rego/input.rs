@@ -78,7 +78,7 @@ fn destination(address: SocketAddr) -> Value {
 }
 
 /// What plain HTTP wants to do, in the words of STOA's actions.
-fn action_of(method: &Method) -> &'static str {
+pub fn action_of(method: &Method) -> &'static str {
     match *method {
         Method::POST => "Create",
         Method::PUT | Method::PATCH => "Update",

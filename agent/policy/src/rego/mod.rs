@@ -13,6 +13,8 @@ use http::{HeaderName, HeaderValue, StatusCode};
 use regorus::Value;
 use serde::Deserialize;
 
+pub use self::input::action_of;
+
 use self::evaluator::{Budget, Compiled};
 use crate::{
     context::RequestContext,

@@ -2,6 +2,7 @@
 //! four ways to configure cannot drift apart.
 
 mod agent;
+mod kafka;
 mod policies;
 mod proxy;
 mod shadow;
@@ -47,6 +48,7 @@ pub fn all() -> impl Iterator<Item = &'static Setting> + Clone {
         sidecar::SETTINGS,
         policies::SETTINGS,
         telemetry::SETTINGS,
+        kafka::SETTINGS,
         agent::LAST,
     ]
     .into_iter()

@@ -380,12 +380,4 @@ pub const SETTINGS: &[Setting] = &[
         OUTSIDE,
         "PEM file of authorities to believe, beside the system's, where issuers' keys, OPA and Redis are asked over TLS",
     ),
-    Setting {
-        key: "metering-enabled",
-        variables: &["STOA_METERING_ENABLED", "METERING_ENABLED"],
-        value_name: "BOOL",
-        group: OUTSIDE,
-        help: "Metering events go to Kafka, which is not in this build: with true, the agent says so when it starts, and meters nothing",
-        kind: Kind::Switch,
-    },
 ];

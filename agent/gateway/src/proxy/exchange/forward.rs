@@ -122,7 +122,8 @@ impl Worker {
         let retries = route.and_then(|route| route.retries.as_ref());
         let attempt =
             Attempts { pool: &pool, breaker: plan.breaker.as_ref(), origin, timeouts, retries };
-        let asked = record.trace.is_some().then(Instant::now);
+        let is_timed = record.trace.is_some() || record.metered.is_some();
+        let asked = is_timed.then(Instant::now);
         let answered = attempt.send(self, request, &mut record, timer, interim).await;
         if let Some(asked) = asked {
             observing::add_call(&mut record, asked, &answered);

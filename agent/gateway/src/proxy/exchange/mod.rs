@@ -76,6 +76,7 @@ impl Worker {
             request.target.path().clone_into(&mut record.path);
         }
         if request.method == Method::CONNECT {
+            record.metered = None;
             let problem = Problem::new(
                 StatusCode::METHOD_NOT_ALLOWED,
                 "this gateway makes no tunnels for CONNECT",
@@ -120,6 +121,9 @@ impl Worker {
                     self.add_policies(&mut record, asked, &made);
                 }
                 record.identity = made.identity.as_ref().map(|i| Arc::clone(&i.subject));
+                if let Some(metered) = &mut record.metered {
+                    metered.identity.clone_from(&made.identity);
+                }
                 if let Some(tenant) = &made.tenant {
                     record.tenant = Some(Arc::clone(tenant));
                 }
@@ -259,16 +263,20 @@ fn answer_own(own: Own, mut record: Record) -> Answer {
                 .with("code", "no_route");
             Answer::of_problem(problem, record)
         }
-        Own::Server => Answer {
-            status: StatusCode::NO_CONTENT,
-            headers: HeaderMap::new(),
-            body: Body::Empty,
-            tunnel: None,
-            record,
-        },
+        Own::Server => {
+            record.metered = None;
+            Answer {
+                status: StatusCode::NO_CONTENT,
+                headers: HeaderMap::new(),
+                body: Body::Empty,
+                tunnel: None,
+                record,
+            }
+        }
         Own::Answer(response) => {
-            // What the agent says of itself is no exchange that failed.
+            // What the agent says of itself is no exchange that failed, nor anybody's use.
             record.draft = None;
+            record.metered = None;
             let (parts, body) = response.into_parts();
             Answer::full(parts.status, parts.headers, body, record)
         }

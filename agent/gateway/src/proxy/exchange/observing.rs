@@ -1,10 +1,16 @@
 //! What is remembered of an exchange while it lasts, for those who are told of it afterwards.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, StatusCode, Version};
-use stoa_policy::decision::Decision;
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
+use stoa_policy::{
+    decision::{Decision, Identity},
+    rego::action_of,
+};
 use tokio::time::Instant;
 
 use super::attempts::Answered;
@@ -16,9 +22,14 @@ use crate::{
         error::UpstreamError,
         excerpt::Excerpt,
         forwarding,
+        http1::length::Length,
         request::{Answer, Record, Request, fields_of},
     },
     telemetry::{
+        metering::{
+            Metering,
+            event::{Event, Outcome},
+        },
         snapshots::{Category, Failure},
         traces::{Active, Attribute, Kind, Span, Step, known_method},
     },
@@ -51,6 +62,45 @@ impl Sent {
     }
 }
 
+/// Of one request, if requests are metered.
+#[derive(Clone, Debug)]
+pub struct Metered {
+    pub(super) identity: Option<Arc<Identity>>,
+    is_outbound: bool,
+    request: Size,
+    /// When the upstream was asked, after the request had come, and how long its answer took.
+    call: Option<(Duration, Duration)>,
+    given_name: Option<HeaderValue>,
+}
+
+#[derive(Clone, Debug)]
+enum Size {
+    Announced(u64),
+    /// Of a body whose end only tells.
+    Passing(Excerpt),
+}
+
+impl Metered {
+    fn begin(origin: &Origin, request: &mut Request) -> Self {
+        let size = match request.body.length() {
+            Length::Exact(length) => Size::Announced(length),
+            _ => {
+                let passing = Excerpt::up_to(0);
+                let body = Box::new(std::mem::take(&mut request.body));
+                request.body = Body::Copied(passing.clone(), body);
+                Size::Passing(passing)
+            }
+        };
+        Self {
+            identity: None,
+            is_outbound: origin.fixed.as_ref().is_some_and(|fixed| fixed.is_outgoing),
+            request: size,
+            call: None,
+            given_name: forwarding::given_name(&request.headers).cloned(),
+        }
+    }
+}
+
 impl Worker {
     pub(super) fn begin_observing(
         &self,
@@ -67,6 +117,9 @@ impl Worker {
                 trace.server = origin.destination;
             }
             record.trace = Some(Box::new(trace));
+        }
+        if self.shared.telemetry.metering.is_some() {
+            record.metered = Some(Box::new(Metered::begin(origin, request)));
         }
         if let Some(snapshots) = &self.shared.telemetry.snapshots {
             record.draft = Some(Box::new(Draft {
@@ -110,9 +163,18 @@ impl Worker {
         &self,
         record: &Record,
         status: StatusCode,
+        bytes: u64,
         took: Duration,
         is_whole: bool,
     ) {
+        let mut event = None;
+        if let (Some(metered), Some(metering)) = (&record.metered, &self.shared.telemetry.metering)
+        {
+            let made = self.event_of(metering, record, metered, status, bytes, took, is_whole);
+            // Of a failure there may be a snapshot, which wants it too.
+            event = record.draft.is_some().then(|| Box::new(made.clone()));
+            metering.tell(made);
+        }
         if let (Some(trace), Some(tracer)) = (&record.trace, &self.shared.telemetry.tracer)
             && trace.context.is_sampled
         {
@@ -137,7 +199,48 @@ impl Worker {
                 tenant: record.tenant.clone(),
                 upstream: record.upstream.clone(),
                 code: record.code,
+                event,
             });
+        }
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn event_of(
+        &self,
+        metering: &Metering,
+        record: &Record,
+        metered: &Metered,
+        status: StatusCode,
+        bytes: u64,
+        took: Duration,
+        is_whole: bool,
+    ) -> Event {
+        let (gateway, backend) = metered.call.unwrap_or((took, Duration::ZERO));
+        Event {
+            name: metering.name(|| self.random.next()),
+            at: SystemTime::now(),
+            // Who is known counts, also where no policy compares.
+            tenant: Arc::clone(
+                (metered.identity.as_ref().and_then(|who| who.tenant.as_ref()))
+                    .or(record.tenant.as_ref())
+                    .unwrap_or(metering.tenant()),
+            ),
+            identity: metered.identity.clone(),
+            shows_email: metering.shows_email(),
+            tool: record.route.clone(),
+            is_outbound: metered.is_outbound,
+            action: action_of(&record.method),
+            status,
+            outcome: Outcome::of(status, record.policy, is_whole),
+            latency: took,
+            gateway,
+            backend: Some(backend),
+            request_bytes: Some(match &metered.request {
+                Size::Announced(length) => *length,
+                Size::Passing(passing) => passing.seen(),
+            }),
+            response_bytes: Some(bytes),
+            request_id: record.request_id.as_ref().or(metered.given_name.as_ref()).cloned(),
         }
     }
 
@@ -155,6 +258,10 @@ pub(super) fn add_call(
     answered: &Result<Answered, UpstreamError>,
 ) {
     let after = asked - record.started;
+    let took = asked.elapsed();
+    if let Some(metered) = &mut record.metered {
+        metered.call = Some((after, took));
+    }
     let Some(trace) = record.trace.as_mut().filter(|trace| trace.has_steps()) else { return };
     let mut attributes = vec![("http.request.method", known_method(&record.method))];
     if let Some(upstream) = &record.upstream {
@@ -175,7 +282,7 @@ pub(super) fn add_call(
             true
         }
     };
-    let (id, took) = (trace.call, asked.elapsed());
+    let id = trace.call;
     let (name, kind) = ("upstream.call", Kind::Client);
     trace.steps.push(Step { id, name, kind, after, took, attributes, is_error });
 }

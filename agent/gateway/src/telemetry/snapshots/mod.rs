@@ -23,10 +23,17 @@ use http::HeaderMap;
 use regex::Regex;
 use serde_json::{Value, json};
 use stoa_contract::openapi::rfc3339;
-use stoa_policy::decision::PolicyKind;
+use stoa_policy::{decision::PolicyKind, rate_limit::LimitTable};
 
 use self::mask::Mask;
-use super::proxy_metrics::header;
+use super::{
+    kafka::Producer,
+    metering::{
+        error_event::{self, ErrorEvent, Shown},
+        event::Event,
+    },
+    proxy_metrics::header,
+};
 
 /// Failures that may wait to be masked.
 const MOST_WAITING: usize = 64;
@@ -63,6 +70,14 @@ pub struct Failure {
     pub tenant: Option<Arc<str>>,
     pub upstream: Option<Arc<str>>,
     pub code: Option<&'static str>,
+    /// For Kafka.
+    pub event: Option<Box<Event>>,
+}
+
+/// Where snapshots go beside memory.
+pub struct Sink {
+    pub errors: Producer<ErrorEvent>,
+    pub limits: Option<Arc<LimitTable>>,
 }
 
 /// Of a body.
@@ -164,7 +179,8 @@ struct Entry {
 }
 
 impl Snapshots {
-    pub fn start(settings: &SnapshotSettings) -> io::Result<Arc<Self>> {
+    pub fn start(settings: &SnapshotSettings, sink: Option<Sink>) -> io::Result<Arc<Self>> {
+        error_event::start_clock();
         let (queue, failures) = sync_channel(MOST_WAITING);
         let kept = Arc::new(Kept {
             ring: Mutex::default(),
@@ -176,7 +192,7 @@ impl Snapshots {
         let mask = Mask::new(settings.patterns.clone());
         std::thread::Builder::new().name("snapshots".to_owned()).spawn({
             let kept = Arc::clone(&kept);
-            move || keep_all(&failures, &mask, &kept)
+            move || keep_all(&failures, &mask, &kept, sink.as_ref())
         })?;
         let (body_bytes, dropped) = (settings.body_bytes, AtomicU64::new(0));
         Ok(Arc::new(Self { queue, kept, body_bytes, dropped }))
@@ -276,12 +292,40 @@ impl Kept {
     }
 }
 
+impl Sink {
+    /// `json` is the snapshot's document.
+    fn send(&self, failure: &Failure, event: &Event, json: &Value, mask: &Mask) {
+        let text = |name: &str| json.get(name).and_then(Value::as_str).unwrap_or_default();
+        let subject = event.identity.as_ref().map(|who| who.subject.as_ref());
+        let user = subject.filter(|id| !id.is_empty()).map(|id| mask.identifier(id, &mut false));
+        let shown = Shown {
+            request_id: text("request_id"),
+            user_id: user.as_deref(),
+            method: text("method"),
+            path: text("path"),
+            category: failure.category.name(),
+            code: failure.code,
+            status: failure.status,
+        };
+        let buckets = self.limits.as_ref().map(|limits| limits.used());
+        self.errors.offer(ErrorEvent::new(event, &shown, buckets));
+    }
+}
+
 /// Until every sender is gone.
-fn keep_all(failures: &Receiver<(SystemTime, Box<Failure>)>, mask: &Mask, kept: &Kept) {
+fn keep_all(
+    failures: &Receiver<(SystemTime, Box<Failure>)>,
+    mask: &Mask,
+    kept: &Kept,
+    sink: Option<&Sink>,
+) {
     loop {
         match failures.recv_timeout(PURGE_EVERY) {
             Ok((at, failure)) => {
                 let (request_id, json) = show(&failure, at, mask);
+                if let (Some(sink), Some(event)) = (sink, &failure.event) {
+                    sink.send(&failure, event, &json, mask);
+                }
                 kept.add(request_id, json);
             }
             Err(RecvTimeoutError::Timeout) => kept.with(|_| ()),
@@ -328,7 +372,7 @@ fn show(failure: &Failure, at: SystemTime, mask: &Mask) -> (String, Value) {
 }
 
 /// RFC 3339, with milliseconds.
-fn timestamp(at: SystemTime) -> String {
+pub fn timestamp(at: SystemTime) -> String {
     let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
     let seconds = rfc3339(since.as_secs());
     format!("{}.{:03}Z", seconds.trim_end_matches('Z'), since.subsec_millis())

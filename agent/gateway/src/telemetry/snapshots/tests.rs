@@ -37,6 +37,7 @@ fn failure(request_id: &str) -> Failure {
         tenant: None,
         upstream: None,
         code: Some("upstream_closed"),
+        event: None,
     }
 }
 
@@ -151,7 +152,7 @@ fn only_bodies_that_can_be_taken_apart_are_kept() {
 
 #[test]
 fn bounds_hold_and_what_goes_is_counted() {
-    let snapshots = Snapshots::start(&settings()).unwrap();
+    let snapshots = Snapshots::start(&settings(), None).unwrap();
     for at in 0..5_u64 {
         snapshots.offer(failure(&format!("abc-{at}")));
         wait_for(&snapshots, at + 1);
@@ -177,7 +178,7 @@ fn bounds_hold_and_what_goes_is_counted() {
 #[test]
 fn the_old_go() {
     let settings = SnapshotSettings { age: Duration::ZERO, ..settings() };
-    let snapshots = Snapshots::start(&settings).unwrap();
+    let snapshots = Snapshots::start(&settings, None).unwrap();
     snapshots.offer(failure("a"));
     wait_for(&snapshots, 1);
     assert_eq!(snapshots.list(20, 0).1, 0);
