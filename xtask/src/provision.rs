@@ -40,8 +40,8 @@ pub const HAPROXY: Tool = tool("haproxy", "haproxy", "a proxy to compare proxy m
 pub const SETPRIV: Tool = tool("setpriv", "util-linux", "running the agent without root in tests");
 pub const LUAJIT: Tool = tool("luajit", "luajit", "runs the handler for Kong in tests");
 pub const CURL: Tool = tool("curl", "curl", "asks for it");
-pub const MAVEN: Tool = tool("mvn", "maven", "Keycloak comes from Maven Central");
-pub const JAVA: Tool = tool("java", "openjdk-17-jre-headless", "Keycloak runs on it");
+pub const MAVEN: Tool = tool("mvn", "maven", "Keycloak and Kafka come from Maven Central");
+pub const JAVA: Tool = tool("java", "openjdk-17-jre-headless", "Keycloak and Kafka run on it");
 
 pub const ALL: [Tool; 14] =
     [IP, NGINX, APACHE, NODE, NPM, PYTHON, WRK, TCPDUMP, REDIS, SETPRIV, LUAJIT, CURL, MAVEN, JAVA];
@@ -59,6 +59,7 @@ pub fn everything() -> Result<()> {
     tools(&GUEST)?;
     python()?;
     keycloak()?;
+    kafka()?;
     Ok(())
 }
 
@@ -199,6 +200,38 @@ pub fn keycloak() -> Result<PathBuf> {
     command::run(&mut build).context("Keycloak cannot be built")?;
     fs::rename(whole, &place)?;
     fs::remove_dir_all(unpacked)?;
+    Ok(place)
+}
+
+/// Kafka's server, unpacked once; the directory of its jars.
+pub fn kafka() -> Result<PathBuf> {
+    const VERSION: &str = "4.1.0";
+    let cache = cache()?;
+    let place = cache.join(format!("kafka-{VERSION}"));
+    if place.exists() {
+        return Ok(place);
+    }
+    tools(&[MAVEN, JAVA])?;
+    println!("installing Kafka {VERSION} from Maven Central: tests meter requests into it (43 MB)");
+    // Maven copies what a project depends on, so here is one. As Keycloak, into a place of its own
+    // first.
+    let project = cache.join(format!("kafka-unpacked.{}", std::process::id()));
+    fs::create_dir_all(&project)?;
+    let description = format!(
+        "<project xmlns=\"http://maven.apache.org/POM/4.0.0\">\
+         <modelVersion>4.0.0</modelVersion><groupId>tests</groupId><artifactId>kafka</artifactId>\
+         <version>1</version><dependencies><dependency><groupId>org.apache.kafka</groupId>\
+         <artifactId>kafka_2.13</artifactId><version>{VERSION}</version></dependency>\
+         </dependencies></project>"
+    );
+    fs::write(project.join("pom.xml"), description)?;
+    let jars = project.join("jars");
+    let mut maven = Command::new("mvn");
+    maven.args(["--batch-mode", "--quiet", "dependency:copy-dependencies"]);
+    maven.arg(format!("-DoutputDirectory={}", jars.display())).current_dir(&project);
+    run(&mut maven).context("Kafka cannot be installed")?;
+    fs::rename(jars, &place)?;
+    fs::remove_dir_all(project)?;
     Ok(place)
 }
 

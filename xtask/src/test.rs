@@ -116,6 +116,7 @@ fn system(options: &Options) -> Result<Totals> {
     provision::tools(&provision::ALL)?;
     let python = provision::python()?;
     let keycloak = provision::keycloak()?;
+    let kafka = provision::kafka()?;
     let h2spec = provision::go_tool(&provision::H2SPEC)?;
     let place = build(PROFILE)?;
     let mut command = cargo();
@@ -123,6 +124,7 @@ fn system(options: &Options) -> Result<Totals> {
     command.arg("--no-fail-fast");
     command.env("TEST_BINARIES", place).env("TEST_PYTHON", python);
     command.env("TEST_OPA", provision::go_tool(&provision::OPA)?);
+    command.env("TEST_KAFKA", kafka);
     command.env("TEST_KEYCLOAK", keycloak).env("TEST_H2SPEC", h2spec);
     interrupt::check()?;
     // One at a time: they measure, and share two cores with what they measure.

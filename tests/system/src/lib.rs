@@ -5,6 +5,7 @@
 pub mod collector;
 pub mod decisions;
 pub mod jwks_server;
+pub mod kafka;
 pub mod keycloak;
 pub mod markers;
 pub mod observed;
