@@ -36,7 +36,7 @@ Verbs:
   test            Run all tests: unit, system (needs root) and inference accuracy
     --only PART     unit, policy, system or inference; kernel is run only when asked for
     --filter TEXT   only tests whose name contains TEXT
-    --kernel X.Y    instead: steering and capture on that kernel of Debian, in qemu (10 min);
+    --kernel X.Y    instead: steering and capture on that kernel of Debian, in qemu (30 min);
                     then --filter may follow, and
     --profile NAME  what the agent is built as [default: quick]
   bench capture   What watching costs: nginx saturated, with and without the agent, and tcpdump
