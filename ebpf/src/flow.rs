@@ -41,7 +41,8 @@ pub struct Flow {
     /// The client sends requests before it has the responses: messages then begin in the middle
     /// of segments, so more is copied from each one that begins with a segment.
     pub is_pipelined: u8,
-    pub reserved: u8,
+    /// Exchanges of it were left out.
+    pub has_shed: u8,
     pub streams: [Stream; 2],
     /// The name under which its first segment was handed on before it had a socket, or 0.
     pub deferred: u64,
@@ -49,7 +50,8 @@ pub struct Flow {
     pub first: [u32; 2],
     /// [`stoa_common::watch::Watching::generation`] when it was found unwatched.
     pub generation: u32,
-    /// Where the current request ends, if it is known and far ahead; else 0.
+    /// Where the current request ends, if it is known and far ahead, or the request is left out;
+    /// else 0.
     pub request_end: u32,
 }
 
@@ -105,7 +107,7 @@ impl Flow {
             is_shed: 0,
             unproven: [0; 2],
             is_pipelined: 0,
-            reserved: 0,
+            has_shed: 0,
             streams: [STREAM; 2],
             deferred: 0,
             first: [0; 2],

@@ -2,7 +2,7 @@
 
 use aya_ebpf::bindings::__sk_buff;
 
-use crate::packet::{load, load_bytes};
+use crate::packet::{load, load_bytes, load_some};
 
 // What the first bytes of a segment look like. Numbers, because the verifier must forget them.
 pub const REQUEST: u32 = 1;
@@ -106,8 +106,59 @@ pub extern "C" fn find_head(skb: *mut __sk_buff, payload: u32, len: u32, is_requ
     }
 }
 
+/// How far it is searched where the agent will not.
+const MEASURED: u32 = 2 << 10;
+/// Two requests do not fit into less.
+const SHORT: u32 = 4 * SHORT_WORDS as u32;
+const SHORT_WORDS: usize = 9;
+
+/// Length of the first head in this payload; 0 if its end is not among what is searched. Unlike
+/// [`find_head`] it takes nothing for granted.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn measure_head(skb: *mut __sk_buff, payload: u32, len: u32) -> u32 {
+    if len < 4 {
+        return 0;
+    }
+    // Blocks that overlap by a word: the first ones, and one that ends with the payload.
+    let mut head = 0;
+    if len >= BLOCK {
+        head = search::<END_OF_HEAD, MEASURED>(skb, payload, len);
+        if head == 0 {
+            if len > MEASURED {
+                return 0;
+            }
+            head = search_block::<END_OF_HEAD, WORDS>(skb, payload, len - BLOCK);
+        }
+    } else if len >= SHORT {
+        head = search_block::<END_OF_HEAD, SHORT_WORDS>(skb, payload, 0);
+        if head == 0 {
+            head = search_block::<END_OF_HEAD, SHORT_WORDS>(skb, payload, len - SHORT);
+        }
+    }
+    if head != 0 {
+        return head;
+    }
+    // What a block ends with is not found in it.
+    let is_ended = load::<u32>(skb, payload + len - 4).map(u32::from_le) == Some(END_OF_HEAD);
+    if is_ended { len } else { 0 }
+}
+
+/// Whether a request begins behind the head in this payload.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn is_request_at(skb: *mut __sk_buff, payload: u32, len: u32, head: u32) -> u32 {
+    let mut first = [0u8; PEEK];
+    let left = len.saturating_sub(head);
+    let n = if left > PEEK as u32 { PEEK as u32 } else { left };
+    // SAFETY: at most as many bytes as there are.
+    let is_readable = unsafe { load_some(skb, payload + head, first.as_mut_ptr(), n, PEEK) };
+    u32::from(is_readable && recognize(&first, left) == REQUEST)
+}
+
 /// Of `Content-Length:`, in the two spellings that are in use.
 const END_OF_NAME: u32 = u32::from_le_bytes(*b"gth:");
+const VALUE: u32 = 12;
 /// How far the end of a head is searched; the verifier walks through every step.
 const SEARCHED: u32 = 1 << 10;
 /// What is read at a time. Blocks overlap by a word, so that the end is whole in one of them.
@@ -136,7 +187,7 @@ pub extern "C" fn find_content_length(
     }
     // Many clients write it last.
     let last = head.saturating_sub(BLOCK);
-    let mut colon = search_block::<END_OF_NAME>(skb, payload, last);
+    let mut colon = search_block::<END_OF_NAME, WORDS>(skb, payload, last);
     if colon == 0 {
         colon = search::<END_OF_NAME, { SEARCHED / 2 }>(skb, payload, head);
     }
@@ -153,16 +204,20 @@ pub extern "C" fn find_content_length(
         }
         i += 1;
     }
-    // A space, ten digits and what ends them.
-    let Some(value) = load::<[u8; 12]>(skb, payload + colon) else { return 0 };
+    // A space, ten digits and what ends them; the payload may end before that.
+    let before = (colon + VALUE).saturating_sub(len);
+    let Some(value) = load::<[u8; VALUE as usize]>(skb, payload + colon - before) else { return 0 };
     let mut length = 0u32;
-    let mut i = if value[0] == b' ' { 1 } else { 0 };
+    let mut i = 0;
     while i < value.len() {
-        let digit = value[i].wrapping_sub(b'0');
-        if digit > 9 {
-            break;
+        let place = i as u32;
+        if place > before || place == before && value[i] != b' ' {
+            let digit = value[i].wrapping_sub(b'0');
+            if digit > 9 {
+                break;
+            }
+            length = length.wrapping_mul(10).wrapping_add(digit.into());
         }
-        length = length.wrapping_mul(10).wrapping_add(digit.into());
         i += 1;
     }
     length
@@ -184,7 +239,7 @@ fn search<const WANTED: u32, const WITHIN: u32>(
             // The tail that is shorter than a block: a body that short costs little either way.
             return 0;
         }
-        let found = search_block::<WANTED>(skb, payload, done);
+        let found = search_block::<WANTED, WORDS>(skb, payload, done);
         if found != 0 {
             return found;
         }
@@ -194,15 +249,19 @@ fn search<const WANTED: u32, const WITHIN: u32>(
 }
 
 #[inline(always)]
-fn search_block<const WANTED: u32>(skb: *mut __sk_buff, payload: u32, at: u32) -> u32 {
-    let mut block = [0u32; WORDS];
+fn search_block<const WANTED: u32, const N: usize>(
+    skb: *mut __sk_buff,
+    payload: u32,
+    at: u32,
+) -> u32 {
+    let mut block = [0u32; N];
     let to = block.as_mut_ptr().cast();
     // SAFETY: as many bytes as the block has.
-    if unsafe { load_bytes(skb, (payload + at).into(), to, BLOCK.into()) } != 0 {
+    if unsafe { load_bytes(skb, (payload + at).into(), to, 4 * N as u64) } != 0 {
         return 0;
     }
     let mut k = 0;
-    while k < WORDS - 1 {
+    while k < N - 1 {
         let around = u64::from(block[k].to_le()) | u64::from(block[k + 1].to_le()) << 32;
         let mut before = 0;
         while before < 4 {

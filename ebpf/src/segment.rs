@@ -198,6 +198,9 @@ fn weigh<const D: usize>(skb: *mut __sk_buff, flow: *mut Flow, packet: &Packet) 
         let mut begin = seq;
         if is_own_start && ((*stream).is_started != 1 || is_before((*stream).base, seq)) {
             begin_message::<D>(flow, stream, tally, seq, packet.ack);
+            if D == INWARD && (*flow).is_shed != 0 {
+                look_behind(skb, flow, packet, seq);
+            }
         } else if D == INWARD && (*flow).request_end != 0 {
             begin = begin_behind_tail(flow, stream, tally, seq, packet);
         }
@@ -307,6 +310,29 @@ unsafe fn begin_behind_tail(
     }
 }
 
+/// Nothing is copied of the request that begins with this segment, so the agent will not see what
+/// else is in it: whether another request is, or where one would have to begin.
+///
+/// # Safety
+/// `flow` points into a map.
+#[inline(always)]
+unsafe fn look_behind(skb: *mut __sk_buff, flow: *mut Flow, packet: &Packet, seq: u32) {
+    let (payload, len) = (packet.payload, packet.len);
+    let head = http::measure_head(skb, payload, len);
+    if head == 0 {
+        return;
+    }
+    let length = http::find_content_length(skb, payload, len, head);
+    // SAFETY: see above.
+    unsafe {
+        if length != 0 {
+            (*flow).request_end = seq.wrapping_add(head).wrapping_add(length);
+        } else if http::is_request_at(skb, payload, len, head) != 0 {
+            (*flow).is_pipelined = 1;
+        }
+    }
+}
+
 /// # Safety
 /// Both point into a socket's storage.
 #[inline(always)]
@@ -320,16 +346,22 @@ unsafe fn begin_message<const D: usize>(
     // SAFETY: see above.
     unsafe {
         if D == INWARD {
-            if (*stream).is_started == 1 && (*flow).request_ack == ack {
-                // Not a byte of an answer came between this request and the one before.
+            let is_first = (*stream).is_started != 1;
+            // Not a byte of an answer came between this request and the one before; or what was
+            // left out was more than one, and answers are still to come that the agent would take
+            // for that to this one.
+            let is_beside = !is_first && (*flow).request_ack == ack
+                || (*flow).is_shed != 0 && (*flow).request_end != 0 && (*flow).request_end != seq;
+            if is_beside {
                 (*flow).is_pipelined = 1;
             }
             (*flow).request_ack = ack;
             (*flow).request_end = 0;
             // Losses are whole exchanges: better one left out than holes in many.
-            let is_left_out = sampling::is_passed_over(flow) || ring::is_crowded();
+            let is_left_out = sampling::is_passed_over(flow, is_first) || ring::is_crowded();
             (*flow).is_shed = u8::from(is_left_out);
             if is_left_out {
+                (*flow).has_shed = 1;
                 tallies::count_shed_exchange(tally);
             }
         }

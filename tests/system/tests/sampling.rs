@@ -2,7 +2,8 @@
 
 use std::{
     fs::File,
-    io::BufWriter,
+    io::{BufRead as _, BufReader, BufWriter, Read as _, Write as _},
+    net::{TcpListener, TcpStream},
     path::{Path, PathBuf},
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
     time::Duration,
@@ -29,14 +30,26 @@ fn record(
     traffic: &Traffic,
     to: &Path,
 ) -> Result<(Verdict, ServiceCounters)> {
+    let (ledger, counters) = record_while(source, to, || traffic.drive(&AtomicU64::new(1)))?;
+    let verdict = Verdict::of(&ledger, &exchanges(to)?);
+    println!("{verdict:?} {counters:?}");
+    ensure!(verdict.wrong.is_empty(), "{:?}", verdict.wrong);
+    Ok((verdict, counters))
+}
+
+fn record_while<T: Send>(
+    source: &mut EbpfCapture,
+    to: &Path,
+    drive: impl FnOnce() -> Result<T> + Send,
+) -> Result<(T, ServiceCounters)> {
     let mut recorder = Recorder::new(BufWriter::new(File::create(to)?))?;
-    recorder.name_service(0, "nginx")?;
+    recorder.name_service(0, "service")?;
     let is_over = AtomicBool::new(false);
-    let ledger = std::thread::scope(|scope| {
+    let driven = std::thread::scope(|scope| {
         let driven = scope.spawn(|| {
-            let ledger = traffic.drive(&AtomicU64::new(1));
+            let driven = drive();
             is_over.store(true, Ordering::Release);
-            ledger
+            driven
         });
         loop {
             let is_last = is_over.load(Ordering::Acquire);
@@ -58,10 +71,7 @@ fn record(
     })?;
     recorder.finish()?;
     let counters = source.counters().pop().context("no service is counted")?;
-    let verdict = Verdict::of(&ledger, &exchanges(to)?);
-    println!("{verdict:?} {counters:?}");
-    ensure!(verdict.wrong.is_empty(), "{:?}", verdict.wrong);
-    Ok((verdict, counters))
+    Ok((driven, counters))
 }
 
 /// nginx, and a source that watches it.
@@ -121,5 +131,129 @@ fn a_sample_of_pipelined_requests_is_paired_rightly() -> Result<()> {
     // Of 32 connections one in three is copied; that none is has a chance of 2 in a million.
     ensure!(verdict.whole > 0, "{verdict:?}");
     ensure!(counters.shed_exchanges > 0, "nothing was left out: {counters:?}");
+    Ok(())
+}
+
+/// A client that sends several requests before it hears an answer.
+struct Ahead {
+    stream: BufReader<TcpStream>,
+    asked: usize,
+    answered: usize,
+}
+
+/// Answers to the n-th request of a connection are so long.
+const fn length_of(n: usize) -> usize {
+    100 + n
+}
+
+impl Ahead {
+    fn ask(&mut self, count: usize, body: usize) -> Result<()> {
+        let mut text = String::new();
+        for _ in 0..count {
+            let n = self.asked;
+            self.asked += 1;
+            text.push_str(&match body {
+                0 => format!("GET /{n} HTTP/1.1\r\nHost: a\r\n\r\n"),
+                _ => format!(
+                    "POST /{n} HTTP/1.1\r\nHost: a\r\nUser-Agent: one that has more to say\r\n\
+                     Content-Length: {body}\r\n\r\n{}",
+                    "b".repeat(body)
+                ),
+            });
+        }
+        Ok(self.stream.get_mut().write_all(text.as_bytes())?)
+    }
+
+    fn hear(&mut self) -> Result<()> {
+        let expected = length_of(self.answered);
+        self.answered += 1;
+        let mut line = String::new();
+        while line != "\r\n" {
+            line.clear();
+            self.stream.read_line(&mut line)?;
+        }
+        Ok(self.stream.read_exact(&mut vec![0; expected])?)
+    }
+}
+
+/// The other end of [`Ahead`]: answers one request when it is told to.
+struct Lockstep {
+    stream: BufReader<TcpStream>,
+    answered: usize,
+}
+
+impl Lockstep {
+    fn answer(&mut self) -> Result<()> {
+        let (mut line, mut body) = (String::new(), 0);
+        while line != "\r\n" {
+            line.clear();
+            self.stream.read_line(&mut line)?;
+            if let Some(length) = line.strip_prefix("Content-Length: ") {
+                body = length.trim().parse()?;
+            }
+        }
+        self.stream.read_exact(&mut vec![0; body])?;
+        let length = length_of(self.answered);
+        self.answered += 1;
+        let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n");
+        Ok(self.stream.get_mut().write_all((answer + &"a".repeat(length)).as_bytes())?)
+    }
+}
+
+/// A client that is always ahead by some requests looks, from the second answer on, like one that
+/// waits: its next request comes after a whole answer, and another answer comes after that.
+#[test]
+fn who_is_ahead_from_one_segment_on_is_not_taken_for_who_waits() -> Result<()> {
+    let dir = stage::directory("sampling-ahead")?;
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let address = listener.local_addr()?;
+    let mut source = EbpfCapture::load(&EbpfConfig::default())?;
+    source.watch(0, &WatchSpec::Port(address.port()))?;
+    source.sample(3);
+    let to = dir.join("ahead.pcapng");
+    let (sent, counters) = record_while(&mut source, &to, || {
+        let mut sent = 0;
+        for (ahead, body) in [(2, 0), (3, 0), (9, 0), (2, 40), (4, 40), (3, 700)].repeat(20) {
+            let stream = TcpStream::connect(address)?;
+            stream.set_nodelay(true)?;
+            let mut client = Ahead { stream: BufReader::new(stream), asked: 0, answered: 0 };
+            let stream = listener.accept()?.0;
+            stream.set_nodelay(true)?;
+            let mut server = Lockstep { stream: BufReader::new(stream), answered: 0 };
+            // It may wait at first.
+            for _ in 0..ahead {
+                client.ask(1, body)?;
+                server.answer()?;
+                client.hear()?;
+            }
+            client.ask(ahead, body)?;
+            for _ in 0..12 {
+                server.answer()?;
+                client.hear()?;
+                client.ask(1, body)?;
+            }
+            for _ in 0..ahead {
+                server.answer()?;
+                client.hear()?;
+            }
+            sent += client.asked;
+        }
+        Ok(sent)
+    })?;
+    let observed = exchanges(&to)?;
+    let mut whole = 0;
+    for exchange in observed {
+        let (Some(target), Some(response)) = (&exchange.target, &exchange.response) else {
+            continue;
+        };
+        let n: usize = target.trim_start_matches('/').parse()?;
+        ensure!(
+            response.length.is_none_or(|length| length == length_of(n) as u64),
+            "{target} has the answer to another: {response:?}"
+        );
+        whole += usize::from(exchange.is_complete);
+    }
+    println!("{sent} sent, {whole} whole, {counters:?}");
+    ensure!(whole > 0 && counters.shed_exchanges > 0, "{whole} whole, {counters:?}");
     Ok(())
 }
