@@ -17,6 +17,7 @@ pub mod sidecar;
 pub mod store;
 pub mod telemetry;
 pub mod tls;
+pub mod uuid;
 pub mod worker;
 
 use std::{

@@ -21,7 +21,17 @@ use anyhow::{Context, Result, bail, ensure};
 use sandbox::{Agent, AgentOptions, Sandbox, command, http, http::Connection};
 use serde_json::{Value, json};
 
-use crate::{markers::sha256, servers::PORT};
+use crate::{
+    markers::sha256,
+    servers::{PORT, python},
+};
+
+/// A server in Python that answers with what it was asked, on [`PORT`]; its process.
+pub fn serve_seen(sandbox: &mut Sandbox) -> Result<u32> {
+    let mut server = sandbox.command(python());
+    server.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/servers/seen.py")).arg(PORT.to_string());
+    sandbox.serve("seen", server, PORT)
+}
 
 /// An agent that steers. It watches nothing: `Inline` needs no traffic.
 pub fn start_agent(dir: &Path, name: &str) -> Result<Agent> {

@@ -4,7 +4,6 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
     path::Path,
-    process::Command,
     sync::atomic::{AtomicBool, Ordering},
     time::{Duration, Instant},
 };
@@ -21,7 +20,7 @@ use system_tests::{
     kafka::{Kafka, PASSWORD, Record, USER},
     markers::sha256,
     proxy::{Proxy, Server, metric_at},
-    servers::{PORT, python},
+    servers::PORT,
     stage,
     steering::{self, KEY},
 };
@@ -58,10 +57,7 @@ policies:
 
 /// A workload whose connections the agent of `dir` steers, with the policies `steered`.
 fn serve_steered(dir: &Path, place: &mut Sandbox) -> Result<SocketAddr> {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("servers/seen.py");
-    let mut server: Command = place.command(python());
-    server.arg(script).arg(PORT.to_string());
-    place.serve("seen", server, PORT)?;
+    steering::serve_seen(place)?;
     steering::add_with(dir, "api", place, &["--policies", "steered"])?;
     Ok(place.socket(PORT, false))
 }

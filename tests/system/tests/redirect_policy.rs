@@ -9,27 +9,20 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use sandbox::{Process, Sandbox, agent, http, http::Connection, pause};
+use sandbox::{Process, agent, http, http::Connection, pause};
 use serde_json::{Value, json};
 use system_tests::{
     markers::sha256,
     servers::{PORT, Server, python},
     stage,
     steering::{
-        Control, KEY, Load, add_with, count, members, options_with, read_to_end, socket,
-        start_with, stoactl, stop_agent,
+        Control, KEY, Load, add_with, count, members, options_with, read_to_end, serve_seen,
+        socket, start_with, stoactl, stop_agent,
     },
 };
 
 const SCRIPTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/servers");
 const WITH_KEY: (&str, &str) = ("X-API-Key", KEY);
-
-fn serve_seen(sandbox: &mut Sandbox) -> Result<()> {
-    let mut server = sandbox.command(python());
-    server.arg(Path::new(SCRIPTS).join("seen.py")).arg(PORT.to_string());
-    sandbox.serve("seen", server, PORT)?;
-    Ok(())
-}
 
 fn seen(reply: &http::Reply) -> Result<Value> {
     ensure!(reply.status == 200, "answered {}: {}", reply.status, reply.text());
@@ -334,9 +327,7 @@ fn what_is_steered_is_observed_once_and_denied_as_denied() -> Result<()> {
     for watch in ["cgroup", "pid", "together"] {
         let dir = stage::directory(&format!("redirect-policy-capture-{watch}"))?;
         let mut sandbox = stage::sandbox(&dir)?;
-        let mut server = sandbox.command(python());
-        server.arg(Path::new(SCRIPTS).join("seen.py")).arg(PORT.to_string());
-        let pid = sandbox.serve("seen", server, PORT)?;
+        let pid = serve_seen(&mut sandbox)?;
         let recording = dir.join("recording.pcapng");
         let mut options = options_with(&dir, "agent", &members(""))?;
         options.capture = "Ebpf".to_owned();

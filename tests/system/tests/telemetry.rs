@@ -11,7 +11,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use sandbox::{Process, Sandbox, command, http, http::Connection, pause};
+use sandbox::{Process, command, http, http::Connection, pause};
 use serde_json::{Value, json};
 use system_tests::{
     collector::Collector,
@@ -19,7 +19,7 @@ use system_tests::{
     proxy::{Proxy, metric_at},
     servers::{PORT, python},
     stage,
-    steering::{KEY, add_with, members, options_with, read_to_end, stop_agent},
+    steering::{KEY, add_with, members, options_with, read_to_end, serve_seen, stop_agent},
 };
 
 const SCRIPTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/servers");
@@ -117,13 +117,6 @@ fn seen_server(dir: &Path) -> Result<(Process, SocketAddr)> {
     let process = Process::start("seen", command, &dir.join("logs"))?;
     sandbox::wait_for_port(at, Duration::from_secs(15))?;
     Ok((process, at))
-}
-
-fn serve_seen(sandbox: &mut Sandbox) -> Result<()> {
-    let mut server = sandbox.command(python());
-    server.arg(Path::new(SCRIPTS).join("seen.py")).arg(PORT.to_string());
-    sandbox.serve("seen", server, PORT)?;
-    Ok(())
 }
 
 #[test]

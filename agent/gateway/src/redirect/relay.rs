@@ -114,7 +114,7 @@ async fn pass(
 
 /// Like [`TcpStream::try_read`], but a read that leaves room has taken all there was: it is not
 /// tried again before more is known to have come (epoll(7), question 9).
-pub fn try_read(from: &TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
+fn try_read(from: &TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
     let mut all = None;
     let read = from.try_io(Interest::READABLE, || {
         let read = read_now(from, buffer)?;

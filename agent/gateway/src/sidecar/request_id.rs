@@ -7,6 +7,8 @@ use std::{
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
+use crate::uuid::Uuid;
+
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const LONGEST: usize = 128;
 
@@ -30,17 +32,8 @@ impl RequestIds {
     fn make(&self) -> HeaderValue {
         let number = self.made.get();
         self.made.set(number.wrapping_add(1));
-        let high = hash(&self.keys.0, number) & !0xf000 | 0x4000;
-        let low = hash(&self.keys.1, number) & (u64::MAX >> 2) | 1 << 63;
-        let text = format!(
-            "{:08x}-{:04x}-{:04x}-{:04x}-{:012x}",
-            high >> 32,
-            high >> 16 & 0xffff,
-            high & 0xffff,
-            low >> 48,
-            low & 0xffff_ffff_ffff
-        );
-        HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("unnamed"))
+        let id = Uuid::from_random(hash(&self.keys.0, number), hash(&self.keys.1, number));
+        HeaderValue::try_from(id.to_string()).unwrap_or(HeaderValue::from_static("unnamed"))
     }
 }
 

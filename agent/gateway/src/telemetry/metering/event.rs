@@ -11,7 +11,10 @@ use serde::Serialize;
 use stoa_policy::decision::{Identity, PolicyKind};
 
 use super::node;
-use crate::telemetry::{kafka::Message, snapshots::timestamp};
+use crate::{
+    telemetry::{kafka::Message, snapshots::timestamp},
+    uuid::Uuid,
+};
 
 /// How a request ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -49,7 +52,7 @@ impl Outcome {
 /// Made by a worker, written by Kafka's thread.
 #[derive(Clone, Debug)]
 pub struct Event {
-    pub name: (u64, u64),
+    pub name: Uuid,
     pub at: SystemTime,
     pub tenant: Arc<str>,
     pub identity: Option<Arc<Identity>>,
@@ -112,7 +115,7 @@ impl Event {
         let identity = self.identity.as_deref();
         let known = |text: &'_ Arc<str>| !text.is_empty();
         Document {
-            event_id: uuid(self.name),
+            event_id: self.name.to_string(),
             timestamp: timestamp(self.at),
             tenant_id: &self.tenant,
             user_id: identity.map(|who| &who.subject).filter(|id| known(id)).map(|id| &**id),
@@ -160,17 +163,6 @@ fn milliseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-fn uuid((high, low): (u64, u64)) -> String {
-    format!(
-        "{:08x}-{:04x}-{:04x}-{:04x}-{:012x}",
-        high >> 32,
-        high >> 16 & 0xffff,
-        high & 0xffff,
-        low >> 48,
-        low & 0xffff_ffff_ffff
-    )
-}
-
 #[cfg(test)]
 pub(in crate::telemetry) mod tests {
     use serde_json::{Value, json};
@@ -187,7 +179,7 @@ pub(in crate::telemetry) mod tests {
             ..Identity::default()
         };
         Event {
-            name: (0x0123_4567_89ab_4def, 0x8123_4567_89ab_cdef),
+            name: Uuid::from_random(0x0123_4567_89ab_4def, 0x8123_4567_89ab_cdef),
             at: UNIX_EPOCH + Duration::from_millis(1_700_000_000_123),
             tenant: "acme".into(),
             identity: Some(Arc::new(identity)),
@@ -295,7 +287,7 @@ pub(in crate::telemetry) mod tests {
         let (random, metering) = (Random::default(), Metering::new("acme", false, None));
         let mut seen = std::collections::HashSet::new();
         for _ in 0..1000 {
-            let name = uuid(metering.name(|| random.next()));
+            let name = metering.name(|| random.next()).to_string();
             let parts: Vec<&str> = name.split('-').collect();
             assert_eq!(parts.iter().map(|p| p.len()).collect::<Vec<_>>(), [8, 4, 4, 4, 12]);
             assert!(parts[2].starts_with('4') && "89ab".contains(&parts[3][..1]), "{name}");

@@ -8,6 +8,7 @@ use std::sync::{Arc, OnceLock};
 
 use self::event::Event;
 use super::kafka::Producer;
+use crate::uuid::Uuid;
 
 /// Shared by the workers.
 pub struct Metering {
@@ -38,9 +39,9 @@ impl Metering {
         self.shows_email
     }
 
-    /// The name of an event: 122 random bits, as a UUID has (RFC 9562 section 5.4).
-    pub fn name(&self, random: impl Fn() -> u64) -> (u64, u64) {
-        ((self.key ^ random()) & !0xf000 | 0x4000, random() & (u64::MAX >> 2) | 1 << 63)
+    /// The name of an event.
+    pub fn name(&self, random: impl Fn() -> u64) -> Uuid {
+        Uuid::from_random(self.key ^ random(), random())
     }
 
     /// Never waits.
